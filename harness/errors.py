@@ -1,0 +1,33 @@
+"""What can go wrong, in the words the record and the exit status use."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UsageError(ValueError):
+    """The user asked for something impossible: one clear line, exit status 2, nothing expensive has run."""
+
+
+class Outcome(Exception):
+    """A cell ended in a way that is a result, not a crash; `status` is what the record says."""
+
+    status: ClassVar[str] = "failed"
+
+
+class OutOfMemory(Outcome):
+    """The machine, or `--budget memory=`, ran out (design.md, invariant 8)."""
+
+    status = "out_of_memory"
+
+
+class OverBudget(Outcome):
+    """The budget ended before the attack had produced a model."""
+
+    status = "over_budget"
+
+
+class Unavailable(Outcome):
+    """This machine lacks something that the cell needs; the reason names it."""
+
+    status = "unavailable"

@@ -1,0 +1,43 @@
+"""Models known by name. Imports no torch: `harness list` reads this."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from harness.settings import Settings
+
+
+class KnownModel(Settings):
+    """Where a named model lives and what it is."""
+
+    name: str
+    """Name for `--model`."""
+    summary: str
+    """One line."""
+    parameters: int
+    """Number of parameters."""
+    licence: str
+    """SPDX identifier of the weights."""
+    packaged: str | None = None
+    """Folder inside the package `harness.models`, for a shipped model."""
+    pack: str | None = None
+    """Folder inside the data pack."""
+    hub: str | None = None
+    """Hub id."""
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """sha256 by file name, checked at load."""
+
+
+STORIES260K = KnownModel(
+    name="stories260k", summary="Llama, 260 k parameters, children's stories (data pack)", parameters=260_032,
+    licence="MIT", pack="models/stories260k",
+    sha256={"model.safetensors": "407a7c581bdd66972383ce9ad24857713fb98786d06ea564a2fe9b34ebe77dfd"},
+)  # fmt: skip
+SMOLLM2_135M = KnownModel(
+    name="smollm2-135m", summary="SmolLM2-135M-Instruct (harness fetch smollm2-135m)", parameters=134_515_008,
+    licence="Apache-2.0", hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+)  # fmt: skip
+TINY = KnownModel(
+    name="tiny", summary="Llama, about 1.5 M parameters, pretrained by this project (shipped)", parameters=0,
+    licence="Apache-2.0", packaged="tiny",
+)  # fmt: skip

@@ -1,0 +1,198 @@
+"""What a plug-in is: one class with a typed settings model and one method. Imports no torch.
+
+A defense maps (base, context) to a locked model; an attack maps (released model, context) to an attacked model; a task
+gives the adversary's data and scores a model on held-out items. Everything they need comes in the context: data,
+budget and meter, seed, device, folder, progress. Nothing is global.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from harness.budget import Budget
+from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.meters.meter import Meter
+    from harness.training import TrainResult
+
+Split = Literal["selection", "test"]
+
+
+class Knowledge(StrEnum):
+    """What the attacker knows of the lock; `secret` is an upper bound and never ranks."""
+
+    RECIPE = "recipe"
+    FAMILY = "family"
+    CODE = "code"
+    SECRET = "secret"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A model as others get it: weights, tokenizer, and the sha256 of the weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    name: str
+    folder: Path | None = None
+    lock: dict[str, Any] | None = None
+    """For a locked model: `{"defense": name, "settings": {...}}`, as written in its config; None for a base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every plug-in gets."""
+
+    seed: int
+    device: str
+    folder: Path
+    """Scratch and resumable state; whatever is written here survives a kill."""
+    meter: Meter
+    """Counts and enforces; `meter.budget` is the budget."""
+    data_dir: Path | None = None
+    """The data pack, or None."""
+    bf16: bool = False
+    """Resolved precision: True trains under bf16 autocast with fp32 master weights."""
+    progress: Callable[[str, int, int], None] = lambda label, done, total: None
+    """Called with (label, done, total); draws a bar where there is a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockContext(Context):
+    """What a defense gets; `corpus` gives public text documents to distil or tune on, never the attack task's."""
+
+    corpus: Callable[[str], Sequence[str]]
+    """`corpus("train")` or `corpus("heldout")`: documents of the corpus the spec names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackContext(Context):
+    """What an attack gets."""
+
+    task: Task
+    secret: Path | None = None
+    """The lock's secret; None unless the attack's knowledge is `secret`."""
+    probe: Callable[[PreTrainedModel], float] | None = None
+    """Scores a model on the selection split for the trajectory; the benchmark's cost, not the attacker's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locked:
+    """What a defense returns."""
+
+    model: PreTrainedModel
+    secret: dict[str, Any] | None = None
+    """Tensors by name, kept apart from the release (PMP's mask)."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """JSON: per-layer errors and the like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """What an attack returns: the model, what training did, and the modules it targeted."""
+
+    model: PreTrainedModel
+    training: TrainResult
+    targets: Sequence[str]
+    """Names of every trained tensor or adapted module, as resolved from the model in hand (invariant 3)."""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class Plugin(ABC):
+    """Common to all kinds: a class docstring whose first line is the summary, and a settings model."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the class docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+class Defense(Plugin):
+    """A lock."""
+
+    structural: ClassVar[bool] = False
+    """Whether the lock changes the module tree (then `rebuild` must be overridden)."""
+
+    @abstractmethod
+    def lock(self, base: Released, context: LockContext) -> Locked:
+        """Lock `base` (may modify `base.model` in place and return it)."""
+
+    def rebuild(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Give a freshly built base-architecture `model` the locked module tree, weights to be loaded after.
+
+        Called when a locked folder is loaded; a lock that only changes values needs nothing here.
+        """
+        return model
+
+    def export(self, locked: PreTrainedModel, folder: Path) -> None:
+        """Write what plain `transformers` needs beside the weights (remote code, config entries); default: nothing."""
+        return None
+
+
+class Attack(Plugin):
+    """An adversary with a budget."""
+
+    knowledge: ClassVar[Knowledge] = Knowledge.RECIPE
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
+
+    @abstractmethod
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """Fine-tune `released.model` (in place is fine) for `context.task` within `context.meter.budget`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemScore:
+    """One scored item: a stable id, a score (larger is better for the attacker), a weight (bytes, or 1)."""
+
+    metric: str
+    item: str
+    score: float
+    weight: float = 1.0
+
+
+class Task(Plugin):
+    """A capability the attacker wants. `data_dir` is the data pack's folder, or None."""
+
+    metric: ClassVar[str]
+    """The main metric: the weighted mean of the items that carry this name."""
+    unit: ClassVar[str]
+    """What the main score is in, for example `accuracy` or `-bits/byte`."""
+    chance: ClassVar[float | None] = None
+    """Score of guessing, where that is known."""
+    needs_pack: ClassVar[bool] = False
+    """True when the task cannot work without the data pack or the hub."""
+
+    def __init__(self, settings: Settings, data_dir: Path | None = None) -> None:
+        super().__init__(settings)
+        self.data_dir = data_dir
+
+    @abstractmethod
+    def train_texts(self) -> Sequence[str]:
+        """Documents that the attacker may train on, in a fixed order."""
+
+    @abstractmethod
+    def score(self, released: Released, split: Split, *, limit: int | None = None) -> list[ItemScore]:
+        """Score a model on `split`; the model is in eval mode and no gradient is kept."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """sha256 over the content of all splits."""
+
+
+__all__ = ["Attack", "AttackContext", "Attacked", "Budget", "Context", "Defense", "ItemScore", "Knowledge",
+           "LockContext", "Locked", "Plugin", "Released", "Settings", "Split", "Task"]  # fmt: skip

@@ -1,0 +1,45 @@
+"""The base of every settings and record model: frozen, closed, one doc line a field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Frozen, refuses unknown keys; the string below a field documents it (and lands in the JSON Schema)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str) -> Self:
+        """Validate `values`, turning pydantic's report into one line.
+
+        Args:
+            values: raw keys and values, for example from `--set` or YAML.
+            where: dotted prefix for the message, for example `defense`.
+
+        Raises:
+            UsageError: an unknown key or an impossible value; names the value and what is allowed.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join([where, *(str(part) for part in first["loc"])])
+            if first["type"] == "extra_forbidden":
+                raise UsageError(unknown(key.rsplit(".", 1)[-1], cls.model_fields, f"setting of {where}")) from None
+            raise UsageError(f"{key}={first['input']!r}: {first['msg']}") from None
+
+
+def unknown(name: str, allowed: Iterable[str], kind: str) -> str:
+    """One line for an unknown name: the name, the closest allowed one, and all allowed ones."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}.{hint} Allowed: {', '.join(names) or '(none)'}"
