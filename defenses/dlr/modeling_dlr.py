@@ -1,0 +1,179 @@
+"""DLR-Net: a deep residual stack of low-rank blocks in the place of an MLP, and causal language models made with it.
+
+This file is copied into every exported folder as the remote code of plain `transformers`, so it imports torch and
+transformers only. A reconstruction of DLR-Lock (arXiv 2605.10777): the paper's abstract fixes "a deep residual network of
+low-rank layers with a parameter count comparable to the MLP"; everything else here is our choice (docs/locks/dlr.md).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.activations import ACT2FN
+
+
+class DLRBlock(nn.Module):
+    """One block: `h + B act(A norm(h))`, or gated, `h + B (act(G norm(h)) * A norm(h))`.
+
+    `norm` is the root mean square without a weight. It divides a row by one number, so it is applied after the
+    projection: `A norm(h) = A h / rms(h)`, and only `h` and one number a row are kept for backward.
+    """
+
+    def __init__(self, width: int, rank: int, *, activation: str, norm: str, gated: bool, bias: bool) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(width, rank, bias=bias)
+        self.gate = nn.Linear(width, rank, bias=bias) if gated else None
+        self.expand = nn.Linear(rank, width, bias=False)
+        self.act = ACT2FN[activation]
+        self.norm = norm
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """(..., width) to (..., width)."""
+        z = self.reduce(h)
+        g = z if self.gate is None else self.gate(h)
+        if self.norm == "rms":
+            scale = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + 1e-6)
+            z = z * scale
+            g = z if self.gate is None else g * scale
+        z = self.act(g) if self.gate is None else self.act(g) * z
+        out: torch.Tensor = h + self.expand(z)
+        return out
+
+
+class DLRNet(nn.Module):
+    """The stack: `h_0 = x`, then the blocks; the output is `h_L - x`, or a learned linear map of `h_L`.
+
+    Backward is plain autograd: it keeps what every block needs. An adversary who wants that memory back sets
+    `checkpoint = True` (and `segments` for the number of recomputed pieces); nothing here stands in the way.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        ranks: Sequence[int],
+        *,
+        activation: str = "silu",
+        norm: str = "rms",
+        head: str = "residual",
+        gated: bool = False,
+        bias: bool = False,
+    ) -> None:
+        """Build the net.
+
+        Args:
+            width: size of input and output.
+            ranks: rank of each block, each at least 1; their number is the depth.
+            activation: a name of transformers' ACT2FN.
+            norm: `rms` or `none`.
+            head: `residual` or `learned`.
+            gated: gated blocks (three matrices a block instead of two).
+            bias: biases inside the blocks and one on the output, as in MLPs that have them.
+        """
+        super().__init__()
+        if not ranks or min(ranks) < 1 or norm not in ("rms", "none") or head not in ("residual", "learned"):
+            raise ValueError(f"impossible DLR-Net: ranks={list(ranks)!r}, norm={norm!r}, head={head!r}")
+        self.blocks = nn.ModuleList(
+            DLRBlock(width, rank, activation=activation, norm=norm, gated=gated, bias=bias) for rank in ranks
+        )
+        self.head = nn.Linear(width, width, bias=bias) if head == "learned" else None
+        self.shift = nn.Parameter(torch.zeros(width)) if bias and head == "residual" else None
+        self.checkpoint = False
+        self.segments = 1
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """(..., width) to (..., width)."""
+        h = x
+        if self.checkpoint and torch.is_grad_enabled():
+            size = -(-len(self.blocks) // self.segments)
+            for first in range(0, len(self.blocks), size):
+                h = checkpoint(self._run, h, first, first + size, use_reentrant=False)
+        else:
+            h = self._run(h, 0, len(self.blocks))
+        if self.head is not None:
+            out: torch.Tensor = self.head(h)
+            return out
+        return h - x if self.shift is None else h - x + self.shift
+
+    def _run(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        for block in list(self.blocks)[first:last]:
+            h = block(h)
+        return h
+
+
+def install(model: nn.Module, dlr: dict[str, Any]) -> list[DLRNet]:
+    """Put freshly initialised DLR-Nets at `dlr["sites"]` of `model`, and nothing at `dlr["bypassed"]`.
+
+    Args:
+        model: a model of the base architecture, changed in place.
+        dlr: `sites` (module names), `bypassed` (module names that become the identity, for architectures whose MLP is
+            not one module), and the arguments of `DLRNet`.
+    """
+    shape = {key: dlr[key] for key in ("width", "ranks", "activation", "norm", "head", "gated", "bias")}
+    nets = [DLRNet(**shape) for _ in dlr["sites"]]
+    for name, net in zip(dlr["sites"], nets, strict=True):
+        _replace(model, name, net)
+    for name in dlr["bypassed"]:
+        _replace(model, name, nn.Identity())
+    return nets
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def config_class(base: type[Any]) -> Any:
+    """The configuration class of locked models of `base` (a configuration class): its own `model_type`.
+
+    Plain `transformers` does not know that type, so a locked folder opened without its remote code is refused
+    instead of being filled with random MLPs.
+    """
+    return _config_class(base)
+
+
+@functools.cache
+def _config_class(base: type[Any]) -> Any:
+    body = {"model_type": f"dlr_{base.model_type}", "_auto_class": "AutoConfig", "__module__": __name__,
+            "__doc__": f"Configuration of a DLR-locked model; `dlr` describes its nets. See {base.__name__}."}  # fmt: skip
+    return type(f"DLR{base.__name__}", (base,), body)
+
+
+@functools.cache
+def model_class(base: type[Any]) -> Any:
+    """`DLR<Base>`: `base` (a causal language model class) with the DLR-Nets that its `config.dlr` describes."""
+
+    def __init__(self: Any, config: Any) -> None:
+        base.__init__(self, config)
+        install(self, config.dlr)
+        self.post_init()
+
+    body = {"__init__": __init__, "config_class": _config_class(base.config_class), "__module__": __name__,
+            "_auto_class": "AutoModelForCausalLM", "__doc__": f"{base.__name__} with DLR-Nets for MLPs."}  # fmt: skip
+    return type(f"DLR{base.__name__}", (base,), body)
+
+
+def convert(model: Any, dlr: dict[str, Any]) -> Any:
+    """Turn `model`, in which the nets already stand, into an instance of `DLR<Base>`, in place (weights untouched)."""
+    base = type(model)
+    values = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
+    config = _config_class(base.config_class)(**values, dlr=dlr)
+    config._attn_implementation = model.config._attn_implementation
+    for module in model.modules():
+        if getattr(module, "config", None) is model.config:
+            module.config = config
+    model.config, model.__class__ = config, model_class(base)
+    return model
+
+
+def __getattr__(name: str) -> Any:
+    """`DLRLlamaForCausalLM`, `DLRLlamaConfig` and so on, made when asked for (the auto map names them)."""
+    base = getattr(transformers, name[3:], None) if name.startswith("DLR") else None
+    if base is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return config_class(base) if name.endswith("Config") else model_class(base)
