@@ -4,55 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from pydantic import Field
 
 from harness.bill import Bill
-from harness.settings import Settings
+from harness.train_settings import TrainSettings as TrainSettings  # defined torch-free, used under this name
 
 if TYPE_CHECKING:
     from harness.plugins import Context
 
 Batch = dict[str, torch.Tensor]
-
-
-class TrainSettings(Settings):
-    """Training knobs under the names of transformers.TrainingArguments."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak learning rate."""
-    max_steps: int = Field(100, gt=0)
-    """Optimizer steps; a smaller budget shortens the schedule too."""
-    per_device_train_batch_size: int = Field(8, gt=0)
-    """Sequences a micro-batch."""
-    gradient_accumulation_steps: int = Field(1, gt=0)
-    """Micro-batches an optimizer step."""
-    block_size: int = Field(128, gt=1)
-    """Tokens a sequence; documents are packed without padding."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    """Schedule after warm-up."""
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    """Share of the steps spent warming up."""
-    optim: str = "adamw_torch"
-    """Optimizer by name (harness.optimizers)."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    """First AdamW beta."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    """Second AdamW beta."""
-    adam_epsilon: float = Field(1e-8, gt=0)
-    """AdamW epsilon."""
-    max_grad_norm: float = Field(1.0, ge=0)
-    """Gradient norm clip; 0 is off."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in backward instead of keeping them."""
-    eval_points: int = Field(5, ge=0)
-    """Points of the trajectory at which the model is scored, the end included (the start is added)."""
-    save_steps: int = Field(0, ge=0)
-    """Steps between resumable checkpoints in the context's folder; 0 is none."""
 
 
 class Batches(Protocol):
