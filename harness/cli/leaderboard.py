@@ -1,0 +1,39 @@
+"""Rank the locks in a folder of records by the lower bound of their robustness."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "rank the locks over all records in a folder"
+EXAMPLES = """\
+examples:
+  harness leaderboard results
+  harness leaderboard results --format markdown -o board.md
+  harness leaderboard results --cells --format csv
+"""
+FORMATS = ("table", "markdown", "csv", "latex", "json")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that harness run or matrix wrote")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="default table")
+    parser.add_argument("--cells", action="store_true", help="one row a cell instead of one a lock")
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write here instead of stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, rank, render."""
+    from harness.files import atomic_write_text
+    from leaderboards.formats import render
+    from leaderboards.load import load_results
+    from leaderboards.rows import board_rows, cell_rows
+
+    loaded = load_results(args.results)
+    text = render(cell_rows(loaded) if args.cells else board_rows(loaded), args.format)
+    if args.output:
+        atomic_write_text(args.output, text + "\n")
+    else:
+        print(text)
+    return 0

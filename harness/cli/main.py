@@ -1,0 +1,77 @@
+"""The command `harness`: one file a verb. Nothing here imports torch; a verb does, when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from harness.errors import UsageError
+
+VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
+
+DESCRIPTION = """\
+lockbench: how much a lock on an open-weight model stops, and what it costs.
+
+Locks a real model, sends attackers that know the lock to fine-tune it anyway, and scores utility,
+attack gain and compute cost, with intervals.
+"""
+EXAMPLES = """\
+examples:
+  harness run --defense dlr --attack lora             lock the shipped model, attack it, print the table
+  harness matrix --defenses none,dlr --attacks full,lora,redistill
+  harness leaderboard results                          rank the locks by the lower bound of robustness
+  harness list attacks                                 what there is
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="harness", description=DESCRIPTION, epilog=EXAMPLES,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top.add_argument("--version", action="version", version=f"lockbench {version('lockbench')}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name in VERBS:
+        module = import_module(f"harness.cli.{name}")
+        verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__, epilog=module.EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        module.add_options(verb)
+        verb.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; exit status 0 (every cell has an outcome), 1 (some failed) or 2 (usage)."""
+    top = parser()
+    args = top.parse_args(_dashes(sys.argv[1:] if argv is None else argv))
+    if args.verb is None:
+        top.print_help()
+        return 0
+    try:
+        status: int = args.run(args)
+    except UsageError as error:
+        print(f"harness {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"harness {args.verb}: interrupted; what is finished is kept, the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    except BrokenPipeError:  # `harness list | head`
+        sys.stderr.close()
+        return 0
+    return status
+
+
+def _dashes(argv: Sequence[str]) -> list[str]:
+    """`--output_path` and `--output-path` both parse (lm-eval users type the first)."""
+    normal = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        normal.append(name.replace("_", "-") + equals + value if word.startswith("--") else word)
+    return normal
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The grid: models x defenses x attacks x tasks x seeds, one cell after the other, shared work done once by the cache."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.settings import unknown
+from harness.spec import Spec, resolve
+
+if TYPE_CHECKING:
+    from harness.record import Record
+    from harness.workshop import Workshop
+
+AXES = {"models": "model", "defenses": "defense", "attacks": "attack", "tasks": "task", "seeds": "seed"}
+
+
+def plan(grid: Mapping[str, Any], common: Mapping[str, Any]) -> list[Spec]:
+    """Every cell of the grid, resolved; cheap ones share work with those before them (same model and lock in a row).
+
+    Args:
+        grid: lists by axis (`models`, `defenses`, `attacks`, `tasks`, `seeds`); an entry is a name or a mapping.
+        common: raw spec values for every cell (budget, utility, replicates, ...), an axis' singular included.
+
+    Raises:
+        UsageError: an unknown axis, an empty axis, or whatever `resolve` refuses; equal cells are refused too.
+    """
+    for axis in grid:
+        if axis not in AXES:
+            raise UsageError(unknown(axis, AXES, "axis of the matrix"))
+        if not grid[axis]:
+            raise UsageError(f"{axis} of the matrix is empty")
+    axes = [[(AXES[axis], value) for value in grid[axis]] for axis in AXES if axis in grid]
+    cells = [resolve({**common, **dict(point)}) for point in itertools.product(*axes)]
+    seen: dict[str, Spec] = {}
+    for cell in cells:
+        if cell.id in seen:
+            raise UsageError(f"the matrix names the same cell twice: {cell.title()}")
+        seen[cell.id] = cell
+    return cells
+
+
+def split_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A matrix file as (grid, common)."""
+    grid = {key: value if isinstance(value, list) else [value] for key, value in values.items() if key in AXES}
+    return grid, {key: value for key, value in values.items() if key not in AXES}
+
+
+def run_matrix(cells: Sequence[Spec], *, out: Path, workshop: Workshop) -> Iterable[Record]:
+    """Run or resume each cell in order; one cell's failure does not stop the next."""
+    from harness.cell import run_cell
+
+    for index, spec in enumerate(cells, 1):
+        workshop.progress.note(f"[{index}/{len(cells)}] {spec.title()}  ({spec.id})")
+        yield run_cell(spec, out=out, workshop=workshop)

@@ -1,0 +1,229 @@
+"""The resolved specification of a cell: everything that decides its numbers, and nothing else. Imports no torch.
+
+Layers, each over the one before: built-in defaults < config file < environment < command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, SerializeAsAny
+
+from harness import registry
+from harness.budget import Budget
+from harness.cache import digest_of
+from harness.errors import UsageError
+from harness.plugins import Attack, Defense, Plugin, Task
+from harness.settings import Settings
+from harness.utility.spec import UtilitySpec
+
+ENVIRONMENT_PREFIX = "HARNESS_"
+NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE"}
+"""Environment variables that say where things are; they do not change a cell."""
+
+
+class ModelChoice(Settings):
+    """Which base, and how it is loaded."""
+
+    name: str = "tiny"
+    """A known name, a local folder, or a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights while they are used."""
+    revision: str | None = None
+    """Hub revision."""
+    trust_remote_code: bool = False
+    """Allow a checkpoint to bring its own Python code."""
+    digest: str | None = None
+    """sha256 over the files of a local folder; filled in when the spec is resolved."""
+
+
+class Spec(Settings):
+    """One cell: (model, defense, attack, task, seed, budget) and every setting of them."""
+
+    model: ModelChoice = ModelChoice()
+    """The base."""
+    defense: dict[str, Any] = Field(default_factory=lambda: {"name": "none"})
+    """The lock: its name and all its settings."""
+    attack: dict[str, Any] = Field(default_factory=lambda: {"name": "lora"})
+    """The attack: its name and all its settings."""
+    task: dict[str, Any] = Field(default_factory=lambda: {"name": "python_source"})
+    """What the attacker wants: the task's name and all its settings."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Root seed; every seed in the cell derives from it."""
+    budget: Budget = Budget()
+    """What the attacker may spend, on the lock and on the base alike."""
+    replicates: int = Field(2, gt=0, le=100)
+    """Attack seeds in this cell: the attack, and the reference, are each run this many times."""
+    corpus: str = "python_docs"
+    """Public text that a defense may distil or tune on."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; auto is bf16 autocast where the machine has it and the model is large enough to gain."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    utility: SerializeAsAny[UtilitySpec] = UtilitySpec()
+    """What the released model must still do."""
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the sha256 of the whole resolved spec (design invariant 1)."""
+        return digest_of(self)[:16]
+
+    def title(self) -> str:
+        """`tiny / dlr / lora / python_source / seed 0`, for people."""
+        return (f"{self.model.name} / {self.defense['name']} / {self.attack['name']} / "
+                f"{self.task['name']} / seed {self.seed}")  # fmt: skip
+
+    def build_defense(self) -> Defense:
+        """The lock, with its settings."""
+        return build(registry.defenses(), self.defense, "defense")
+
+    def build_attack(self) -> Attack:
+        """The attack, with its settings."""
+        return build(registry.attacks(), self.attack, "attack")
+
+    def build_task(self, data_dir: Path | None) -> Task:
+        """The task, with its settings and data."""
+        return build(registry.tasks(), self.task, "task", data_dir)
+
+
+def build(plugins: registry.Registry[Any], chosen: Mapping[str, Any], where: str, *arguments: Any) -> Any:
+    """Instantiate the plug-in that `chosen["name"]` names with the rest of `chosen` as its settings.
+
+    Raises:
+        UsageError: unknown name, unknown setting, impossible value.
+    """
+    kind: type[Plugin] = plugins.get(str(chosen["name"]))
+    settings = {key: value for key, value in chosen.items() if key != "name"}
+    return kind(kind.Settings.parse(settings, where), *arguments)
+
+
+def resolve(raw: Mapping[str, Any]) -> Spec:
+    """Check raw nested values and fill in every default, plug-ins' settings included.
+
+    Args:
+        raw: as from `layers`: `{"model": "tiny" | {...}, "defense": "dlr" | {"name": "dlr", "depth": 32}, ...}`.
+
+    Raises:
+        UsageError: naming the key, the value and what is allowed. Nothing heavy has been imported by then.
+    """
+    values = dict(raw)
+    for section, plugins in (("defense", registry.defenses()), ("attack", registry.attacks()),
+                             ("task", registry.tasks())):  # fmt: skip
+        default = Spec().model_dump()[section]
+        chosen = {**default, **_named(values.get(section, {}), section)}
+        plugin = build(plugins, chosen, section)
+        values[section] = {"name": chosen["name"], **plugin.settings.model_dump(mode="json")}
+    values["model"] = _with_digest(_named(values.get("model", {}), "model"))
+    if isinstance(values.get("budget"), str):
+        values["budget"] = Budget.from_text(values["budget"])
+    return Spec.parse(values, "spec")
+
+
+def layers(config: Path | None, environment: Mapping[str, str], command_line: Mapping[str, Any],
+           assignments: Iterable[str] = ()) -> dict[str, Any]:  # fmt: skip
+    """Merge config file, environment, command line and `--set` assignments (last wins), without defaults.
+
+    Raises:
+        UsageError: an unreadable file, or an assignment without `=`.
+    """
+    merged: dict[str, Any] = {}
+    if config is not None:
+        _merge(merged, read_yaml(config))
+    _merge(merged, _from_environment(environment))
+    _merge(merged, command_line)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {assignment!r}: expected key=value, for example attack.learning_rate=1e-4")
+        _merge(merged, _nest(key.split("."), parse_value(value)))
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, by the safe loader.
+
+    Raises:
+        UsageError: not there, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """A value from the command line or the environment, read as YAML (`null`, `true`, `[1, 2]`, `1e-4` as a number)."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except ValueError:
+        return text
+    except yaml.YAMLError:
+        return text
+
+
+def _named(value: Any, section: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{section}={value!r}: expected a name or a mapping with a name")
+    return dict(value)
+
+
+def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
+    name = str(model.get("name", "tiny"))
+    folder = Path(name).expanduser()
+    if name not in registry.models().names() and folder.is_dir():
+        from harness.models.digest import files_digest
+
+        model["digest"] = files_digest(folder)
+    return model
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    sections = {name.upper() for name in Spec.model_fields}
+    for key, value in sorted(environment.items()):
+        path = key.removeprefix(ENVIRONMENT_PREFIX).split("__")
+        if key.startswith(ENVIRONMENT_PREFIX) and key not in NOT_SPEC and path[0] in sections:
+            _merge(merged, _nest([part.lower() for part in path], value if len(path) == 1 else parse_value(value)))
+    return merged
+
+
+def _nest(path: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Merge in place; a name over a mapping (or the reverse) keeps both: the name chooses, the mapping sets.
+
+    Choosing another plug-in than the lower layer did drops that layer's settings, which were meant for the other one.
+    """
+    for key, value in new.items():
+        old = into.get(key)
+        if key in ("model", "defense", "attack", "task"):
+            fresh = _named(value, key)
+            before = {} if old is None else _named(old, key)
+            other = "name" in fresh and "name" in before and fresh["name"] != before["name"]
+            into[key] = fresh if other else {**before, **fresh}
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            nested = dict(old)
+            _merge(nested, value)
+            into[key] = nested
+        else:
+            into[key] = value
+
+
+def from_process(config: Path | None, command_line: Mapping[str, Any], assignments: Iterable[str] = ()) -> Spec:
+    """`resolve(layers(...))` with this process's environment."""
+    return resolve(layers(config, os.environ, command_line, assignments))

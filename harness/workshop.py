@@ -1,0 +1,273 @@
+"""Shared work, done once and cached by content: bases, locks, utilities, untouched scores, attacked runs.
+
+A cell is a handful of these; a matrix shares them. Each result is an entry of `harness.cache`, so a killed run finds again
+whatever was finished, and two processes do not do the same work twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import probes, registry
+from harness.bill import Bill
+from harness.cache import Cache, digest_of
+from harness.errors import UsageError
+from harness.items import Item, read_items, write_items
+from harness.meters.meter import Meter
+from harness.plugins import AttackContext, Attacked, ItemScore, LockContext, Released, Split, Task
+from harness.progress import Progress
+from harness.seeds import derive
+from harness.spec import Spec
+from harness.utility import UtilityScores, evaluate_utility
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BF16_PAYS_FROM = 20_000_000
+"""Parameters from which bf16 autocast is faster than fp32 on CPU (below, casts cost more than they save)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """A locked model in the cache."""
+
+    folder: Path
+    digest: str
+    bill: Bill
+    report: dict[str, Any]
+    seconds_saved: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attack on one model with one seed: what it reached and what it cost."""
+
+    seed: int
+    digest: str
+    items: list[Item]
+    selection_score: float
+    bills: dict[str, Bill]
+    trajectory: list[dict[str, Any]]
+    training: dict[str, Any]
+    targets: list[str]
+    report: dict[str, Any]
+    utility: UtilityScores
+
+
+class Workshop:
+    """Does and remembers the shared work of cells; one for each process."""
+
+    def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress) -> None:
+        self.cache, self.data_dir, self.progress = cache, data_dir, progress
+        self._released: dict[str, Released] = {}
+
+    # -- models ------------------------------------------------------------------------------------------------------
+
+    def base(self, spec: Spec) -> Released:
+        """The unlocked model, fresh weights each time it is asked for (an attack changes them in place)."""
+        from harness.models.load import load_model
+
+        choice = spec.model
+        return load_model(choice.name, data_dir=self.data_dir, dtype=choice.dtype, device=self.device(spec),
+                          trust_remote_code=choice.trust_remote_code, revision=choice.revision,
+                          known=registry.models().working())  # fmt: skip
+
+    def lock(self, spec: Spec, base: Released) -> Lock:
+        """The locked model's folder: made once for each (base, defense settings, corpus, seed, precision)."""
+        from harness.models.save import save_released
+
+        bf16 = self.bf16(spec, base.model)
+        key = {"base": base.digest, "defense": spec.defense, "corpus": spec.corpus, "seed": spec.seed, "bf16": bf16,
+               "device": self.device(spec), "corpus_digest": self._corpus_digest(spec)}  # fmt: skip
+
+        def make(entry: Path, work: Path) -> None:
+            self.progress.note(f"locking {base.name} with {spec.defense['name']}")
+            fresh, defense, meter = self.base(spec), spec.build_defense(), Meter()
+            context = LockContext(seed=derive(spec.seed, "lock"), device=self.device(spec), folder=work, meter=meter,
+                                  data_dir=self.data_dir, bf16=bf16, progress=self.progress,
+                                  corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip
+            with meter.stage("lock"):
+                locked = defense.lock(fresh, context)
+            settings = {k: v for k, v in spec.defense.items() if k != "name"}
+            digest = save_released(locked.model, fresh.tokenizer, entry / "model", dtype=stored_dtype(base),
+                                   lock={"defense": spec.defense["name"], "settings": settings},
+                                   base_name=base.name, base_digest=base.digest, defense=defense)  # fmt: skip
+            if locked.secret is not None:
+                from safetensors.torch import save_file
+
+                save_file(locked.secret, entry / "secret.safetensors")
+            _write(entry / "lock.json", {"digest": digest, "bill": meter.bills["lock"].model_dump(mode="json"),
+                                         "report": locked.report})  # fmt: skip
+
+        folder, hit = self.cache.get_or_make("locks", key, make)
+        saved = json.loads((folder / "lock.json").read_text())
+        return Lock(folder=folder, digest=saved["digest"], bill=Bill(**saved["bill"]), report=saved["report"],
+                    seconds_saved=hit)  # fmt: skip
+
+    def locked(self, spec: Spec, lock: Lock) -> Released:
+        """The locked model as released: read back from its folder, at the precision it is stored in."""
+        from harness.models.load import load_model
+
+        return load_model(str(lock.folder / "model"), data_dir=self.data_dir, dtype=spec.model.dtype,
+                          device=self.device(spec))  # fmt: skip
+
+    # -- scores ------------------------------------------------------------------------------------------------------
+
+    def utility(self, spec: Spec, released: Released) -> UtilityScores:
+        """What the model still does, by lm-eval and held-out perplexity."""
+        key = {"model": released.digest, "utility": spec.utility.model_dump(mode="json"), "dtype": spec.model.dtype}
+
+        def make(entry: Path, work: Path) -> None:
+            self.progress.note(f"utility of {released.name}")
+            scores = evaluate_utility(released, spec.utility, self.data_dir)
+            _write(entry / "utility.json", scores.model_dump(mode="json"))
+
+        folder, _ = self.cache.get_or_make("utility", key, make)
+        return UtilityScores.model_validate_json((folder / "utility.json").read_text())
+
+    def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
+        """KL(base, locked) and top-1 agreement a token on held-out text."""
+        from harness.utility.fidelity import fidelity, heldout_blocks
+
+        key = {"base": base.digest, "locked": locked.digest, "corpus": spec.utility.perplexity_corpus}
+
+        def make(entry: Path, work: Path) -> None:
+            blocks = heldout_blocks(base.tokenizer, spec.utility, self.data_dir)
+            _write(entry / "fidelity.json", fidelity(base, locked, blocks))
+
+        folder, _ = self.cache.get_or_make("fidelity", key, make)
+        found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
+        return found
+
+    def scores(self, spec: Spec, task: Task, released: Released, role: str) -> tuple[list[Item], float]:
+        """Items of the test split of an untouched model, and its score on the selection split."""
+        key = {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
+
+        def make(entry: Path, work: Path) -> None:
+            items = [as_item(score, role, None) for score in self._score(task, released, "test")]
+            write_items(entry / "items.parquet", items)
+            _write(entry / "scores.json", {"selection": main_score(task, self._score(task, released, "selection"))})
+
+        folder, _ = self.cache.get_or_make("scores", key, make)
+        items = [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
+        return items, json.loads((folder / "scores.json").read_text())["selection"]
+
+    # -- attacks -----------------------------------------------------------------------------------------------------
+
+    def run(self, spec: Spec, task: Task, target: Released, role: str, replicate: int, secret: Path | None = None) -> Run:
+        """Attack `target` once: role `attacked` on the locked model, `reference` on the base.
+
+        Raises:
+            Outcome: out of memory, over budget, or unavailable on this machine.
+        """
+        for requirement in registry.attacks().get(spec.attack["name"]).requires:
+            if reason := probes.check(requirement):
+                from harness.errors import Unavailable
+
+                raise Unavailable(reason)
+        seed = derive(spec.seed, role, replicate)
+        key = {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
+               "budget": spec.budget.model_dump(mode="json"), "bf16": self.bf16(spec, target.model),
+               "dtype": spec.model.dtype, "device": self.device(spec),
+               "utility": spec.utility.model_dump(mode="json")}  # fmt: skip
+
+        def make(entry: Path, work: Path) -> None:
+            self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
+            self._attack(spec, task, target, role, seed, secret, entry, work)
+
+        folder, _ = self.cache.get_or_make("runs", key, make)
+        saved = json.loads((folder / "run.json").read_text())
+        saved["bills"] = {stage: Bill(**bill) for stage, bill in saved["bills"].items()}
+        saved["utility"] = UtilityScores.model_validate(saved["utility"])
+        return Run(items=read_items(folder / "items.parquet"), **saved)
+
+    def _attack(self, spec: Spec, task: Task, target: Released, role: str, seed: int, secret: Path | None,
+                entry: Path, work: Path) -> None:  # fmt: skip
+        from harness.models.digest import weights_digest
+
+        attack, meter = spec.build_attack(), Meter(spec.budget)
+        context = AttackContext(seed=seed, device=self.device(spec), folder=work, meter=meter, data_dir=self.data_dir,
+                                bf16=self.bf16(spec, target.model), progress=self.progress, task=task, secret=secret,
+                                probe=self._probe(task, target))  # fmt: skip
+        attacked: Attacked = attack.attack(target, context)
+        attacked.model.eval()
+        digest = weights_digest(attacked.model)
+        after = dataclasses.replace(target, model=attacked.model, digest=digest, name=f"{target.name}, attacked")
+        write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
+        training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
+        _write(entry / "run.json", {
+            "seed": seed, "digest": digest, "targets": list(attacked.targets), "report": attacked.report,
+            "selection_score": main_score(task, self._score(task, after, "selection")),
+            "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
+            "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
+            "training": training, "utility": evaluate_utility(after, spec.utility, self.data_dir).model_dump(mode="json"),
+        })  # fmt: skip
+
+    # -- small parts -------------------------------------------------------------------------------------------------
+
+    def device(self, spec: Spec) -> str:
+        """The device that `spec.device` means here.
+
+        Raises:
+            UsageError: CUDA is asked for and is not here.
+        """
+        reason = probes.check("cuda")
+        if spec.device.startswith("cuda") and reason:
+            raise UsageError(f"device={spec.device!r}: {reason}")
+        return spec.device if spec.device != "auto" else "cpu" if reason else "cuda"
+
+    def bf16(self, spec: Spec, model: PreTrainedModel) -> bool:
+        """What `spec.precision` means here for this model."""
+        if spec.precision != "auto":
+            return spec.precision == "bf16"
+        return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
+
+    def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
+        released.model.eval()
+        return task.score(released, split)
+
+    def _probe(self, task: Task, target: Released) -> Any:
+        def probe(model: PreTrainedModel) -> float:
+            return main_score(task, task.score(dataclasses.replace(target, model=model), "selection"))
+
+        return probe
+
+    def _corpus(self, name: str, split: str) -> list[str]:
+        from harness.corpus import corpus
+
+        return corpus(name, split, self.data_dir)
+
+    def _corpus_digest(self, spec: Spec) -> str:
+        return digest_of(self._corpus(spec.corpus, "train"))
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads of one matrix multiplication."""
+        import torch
+
+        return torch.get_num_threads()
+
+
+def main_score(task: Task, items: list[ItemScore]) -> float:
+    """Weighted mean of the task's main metric."""
+    chosen = [item for item in items if item.metric == task.metric]
+    return sum(item.score * item.weight for item in chosen) / sum(item.weight for item in chosen)
+
+
+def as_item(score: ItemScore, model: str, seed: int | None) -> Item:
+    """A scored item as a row of `items.parquet`."""
+    return Item(model=model, metric=score.metric, seed=seed, item=score.item, score=score.score, weight=score.weight)
+
+
+def stored_dtype(base: Released) -> str:
+    """The type a release of this model is stored in: the one its base was stored in."""
+    return str(getattr(base.model.config, "stored_dtype", None) or base.model.config.dtype).removeprefix("torch.")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
