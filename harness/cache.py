@@ -19,22 +19,18 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness.files import canonical_json, sha256
 from harness.settings import Settings
 
 _ROOMS = ("defenses", "attacks", "harness")
 _NOT_CODE = {"cli"}
 
 
-def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, strict numbers; what every hash here is taken of."""
+def digest_of(value: Any) -> str:
+    """sha256 of the canonical JSON of a value or a settings model, as hex."""
     if isinstance(value, Settings):
         value = value.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of the canonical JSON, as hex."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 @memoize
@@ -96,13 +92,13 @@ def is_whole(entry: Path) -> bool:
     """Whether every file that `entry.json` names is there with its sha256."""
     try:
         files: dict[str, str] = json.loads((entry / "entry.json").read_text())["files"]
-        return all(_sha256(entry / name) == digest for name, digest in files.items())
+        return all(sha256(entry / name) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _seal(entry: Path, key: dict[str, Any]) -> None:
-    files = {p.relative_to(entry).as_posix(): _sha256(p) for p in sorted(entry.rglob("*")) if p.is_file()}
+    files = {p.relative_to(entry).as_posix(): sha256(p) for p in sorted(entry.rglob("*")) if p.is_file()}
     for name in files:
         _sync(entry / name)
     (entry / "entry.json").write_text(json.dumps({"key": key, "files": files}, indent=1, sort_keys=True))
@@ -112,11 +108,6 @@ def _seal(entry: Path, key: dict[str, Any]) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_root() -> Path:

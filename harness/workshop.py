@@ -154,7 +154,7 @@ class Workshop:
             _write(entry / "scores.json", {"selection": main_score(task, self._score(task, released, "selection"))})
 
         folder, _ = self.cache.get_or_make("scores", key, make)
-        items = [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
+        items = [item._replace(model=role) for item in read_items(folder / "items.parquet")]
         return items, json.loads((folder / "scores.json").read_text())["selection"]
 
     # -- attacks -----------------------------------------------------------------------------------------------------
