@@ -1,0 +1,55 @@
+"""sha256 of weights in memory and of files, streaming."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+_CHUNK = 1 << 24  # bytes hashed at a time
+
+
+def unique_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and persistent buffers, sorted by name; tied ones once, under the first of their names."""
+    seen: set[int] = set()
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """sha256 over (name, dtype, shape, bytes) of every tensor of `unique_tensors`; the same on every device.
+
+    The digest is of the weights as they are in memory: the same checkpoint in another dtype has another digest.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in unique_tensors(model).items():
+        digest.update(f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{tuple(tensor.shape)}\0".encode())
+        for piece in _pieces(tensor):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(folder: Path) -> str:
+    """sha256 over (relative path, sha256) of every regular file below `folder`, hidden ones included."""
+    digest = hashlib.sha256()
+    for path in sorted(found for found in folder.rglob("*") if found.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[memoryview]:
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)  # contiguous: a copy of one tensor at most
+    for start in range(0, flat.numel(), _CHUNK):
+        yield flat[start : start + _CHUNK].cpu().numpy().data
