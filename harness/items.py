@@ -1,0 +1,146 @@
+"""Per-item scores, the ground that every number of a record stands on. Long form, one row a scored item.
+
+Task items carry the task's metric as their name. Utility items are named `utility/<task>`; those of the held-out
+perplexity are `utility/perplexity`, with score = mean log-likelihood a token (nats) and weight = tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from harness.errors import UsageError
+from harness.files import atomic_write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Side = Literal["base", "locked", "attacked", "reference"]
+SIDES: tuple[Side, ...] = get_args(Side)
+SEEDED: tuple[Side, ...] = ("attacked", "reference")
+PERPLEXITY = "utility/perplexity"
+COLUMNS = ("model", "metric", "seed", "item", "score", "weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One scored item of one model."""
+
+    model: Side
+    """Which of the four models was scored."""
+    metric: str
+    """Name of the score; see the module's docstring."""
+    seed: int | None
+    """Seed of the attack that made the model; None for base and locked, which no attack touched."""
+    item: str
+    """Stable id, the same for all models."""
+    score: float
+    """Larger is more of the capability."""
+    weight: float = 1.0
+    """Bytes, tokens or 1; positive."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one model in one metric, as arrays."""
+
+    items: tuple[str, ...]
+    """Item ids, sorted."""
+    seeds: tuple[int | None, ...]
+    """Seeds, sorted; `(None,)` for base and locked."""
+    values: npt.NDArray[np.float64]
+    """(items, seeds)."""
+    weights: npt.NDArray[np.float64]
+    """(items,)."""
+
+
+def check_items(items: Iterable[Item]) -> list[Item]:
+    """The items as a list, refused whole if one of them could not be trusted.
+
+    Raises:
+        ValueError: a NaN or infinite score, a weight that is not positive, an unknown model, a seed where none belongs
+            or none where one does, or the same item twice.
+    """
+    rows, seen = list(items), set()
+    for row in rows:
+        if row.model not in SIDES:
+            raise ValueError(f"unknown model {row.model!r} in items; allowed: {', '.join(SIDES)}")
+        if not math.isfinite(row.score) or not math.isfinite(row.weight) or row.weight <= 0:
+            raise ValueError(f"item {row.item!r} of {row.model} has score {row.score} and weight {row.weight}")
+        if (row.seed is None) == (row.model in SEEDED):
+            raise ValueError(f"item {row.item!r} of {row.model} has seed {row.seed}")
+        if (key := (row.model, row.metric, row.seed, row.item)) in seen:
+            raise ValueError(f"item {row.item!r} of {row.model} is scored twice in {row.metric!r}, seed {row.seed}")
+        seen.add(key)
+    return rows
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write items as parquet, atomically; `check_items` first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64(), pa.float64())
+    rows = check_items(items)
+    columns = [list(map(attrgetter(name), rows)) for name in COLUMNS]
+    table = pa.table([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=COLUMNS)
+    sink = BytesIO()
+    pq.write_table(table, sink)
+    atomic_write_bytes(path, sink.getvalue())
+
+
+def read_items(path: Path) -> list[Item]:
+    """Items as they were written.
+
+    Raises:
+        UsageError: not a whole parquet file of items.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        return check_items(Item(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path.name} in {path.parent.name!r} is not a whole file of items: {reason}") from None
+
+
+def weighted_mean(items: Iterable[Item]) -> float:
+    """Mean score by weight, over whatever items are given (seeds count alike when they score the same items).
+
+    Raises:
+        ValueError: there are no items.
+    """
+    rows = list(items)
+    if not rows:
+        raise ValueError("no items to average")
+    return math.fsum(row.score * row.weight for row in rows) / math.fsum(row.weight for row in rows)
+
+
+def scores(items: Sequence[Item], model: Side, metric: str) -> Scores | None:
+    """The scores of one model in one metric; None if it has none.
+
+    Raises:
+        ValueError: two seeds did not score the same items with the same weights.
+    """
+    import numpy as np
+
+    rows = {(row.seed, row.item): row for row in items if row.model == model and row.metric == metric}
+    if not rows:
+        return None
+    seeds = sorted({seed for seed, _ in rows}, key=lambda seed: -1 if seed is None else seed)
+    names = sorted({name for _, name in rows})
+    if len(rows) != len(seeds) * len(names):
+        raise ValueError(f"the seeds of {model} did not score the same items in {metric!r}")
+    values = np.array([[rows[seed, name].score for seed in seeds] for name in names])
+    weights = np.array([[rows[seed, name].weight for seed in seeds] for name in names])
+    if (weights != weights[:, :1]).any():
+        raise ValueError(f"the seeds of {model} weigh the same item differently in {metric!r}")
+    return Scores(tuple(names), tuple(seeds), values, weights[:, 0])

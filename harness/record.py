@@ -1,0 +1,165 @@
+"""The record: the JSON document that one finished cell leaves (design.md §5). Imports neither torch nor numpy.
+
+Numbers are numbers; what is missing is null with a reason; there is no NaN. Items and log are written first and the
+record last, with their sha256 inside: a killed or damaged cell never reads as complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, ValidationError, field_validator
+
+from harness.errors import UsageError
+from harness.files import atomic_write_text, sha256
+from harness.items import Item, write_items
+from harness.provenance import Provenance
+from harness.sections import (
+    Costs,
+    CostToRecover,
+    Fidelity,
+    Flag,
+    Interval,
+    ModelInfo,
+    Point,
+    Score,
+    Status,
+    TaskInfo,
+    Utilities,
+)
+from harness.settings import Settings
+
+SCHEMA_VERSION: Literal[1] = 1
+RECORD, ITEMS, LOG = "record.json", "items.parquet", "log.txt"
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
+
+
+class Record(Settings):
+    """One cell."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this document's shape."""
+    id: str = Field(pattern=r"^[0-9a-f]{16,64}$")
+    """Hash of the whole resolved spec; the cell's folder has this name."""
+    status: Status
+    """How the cell ended."""
+    status_reason: str | None = None
+    """Why it did not end complete."""
+    spec: dict[str, JsonValue]
+    """The whole resolved spec; at least model, defense, attack, task, seed, budget."""
+    model: ModelInfo
+    """The base."""
+    fidelity: Fidelity = Fidelity(reason="not measured")
+    """Locked against base."""
+    utility: Utilities = Utilities()
+    """What the models still do."""
+    task: TaskInfo
+    """What the attacker wants."""
+    score: Score = Score()
+    """Task scores."""
+    gain: Interval = Interval(reason="no attacked model")
+    """attacked - locked."""
+    reference_gain: Interval = Interval(reason="no reference")
+    """reference - base."""
+    recovery: Interval = Interval(reason="no attacked model")
+    """(attacked - base) / (reference - base): 0, the lock held; 1, it did nothing."""
+    cost: Costs = Costs()
+    """Bills."""
+    cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
+    """By recovery threshold, "0.5" and "0.9"."""
+    trajectory: list[Point] = Field(default_factory=list)
+    """The attack's first seed, from the untouched locked model on."""
+    reference_trajectory: list[Point] = Field(default_factory=list)
+    """The reference's first seed, from the untouched base on."""
+    validity: list[Flag] = Field(default_factory=list)
+    """What the validity checks found."""
+    provenance: Provenance = Provenance()
+    """Where the numbers come from."""
+
+    @field_validator("spec")
+    @classmethod
+    def _strict(cls, spec: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        missing = {"model", "defense", "attack", "task", "seed", "budget"} - set(spec)
+        if missing:
+            raise ValueError(f"the spec lacks {', '.join(sorted(missing))}")
+        json.dumps(spec, allow_nan=False)  # pydantic lets NaN through inside free-form JSON
+        return spec
+
+    def name(self, part: Literal["model", "defense", "attack", "task"]) -> str:
+        """Name of the chosen plug-in or model."""
+        chosen = self.spec[part]
+        return str(chosen["name"] if isinstance(chosen, dict) else chosen)
+
+    @property
+    def errors(self) -> list[Flag]:
+        """Findings that keep the cell out of leaderboards."""
+        return [flag for flag in self.validity if flag.severity == "error"]
+
+
+def write_record(folder: Path, record: Record, items: Iterable[Item], log: str) -> Record:
+    """Write the three files of a cell, the record last; returns the record as written.
+
+    Raises:
+        ValueError: items that `harness.items.check_items` refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)  # an old record must not vouch for new items
+    write_items(folder / ITEMS, items)
+    atomic_write_text(folder / LOG, log)
+    files = {name: sha256(folder / name) for name in (ITEMS, LOG)}
+    provenance = record.provenance.model_copy(update={"files": files})
+    record = record.model_copy(update={"provenance": provenance})
+    atomic_write_text(folder / RECORD, dumps(record))
+    return record
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in `folder`; None if there is none, or if any of its files is missing, cut short or altered.
+
+    Raises:
+        UsageError: a whole document that is not a record of this schema version.
+    """
+    try:
+        raw = json.loads((folder / RECORD).read_bytes(), parse_constant=_refuse)
+    except (OSError, ValueError):  # absent, cut short, or not JSON
+        return None
+    record = parse_record(raw, folder.name)
+    files = record.provenance.files
+    if set(files) != {ITEMS, LOG} or any(not (folder / name).is_file() for name in files):
+        return None
+    return record if all(sha256(folder / name) == digest for name, digest in files.items()) else None
+
+
+def parse_record(raw: Any, where: str) -> Record:
+    """A record from parsed JSON.
+
+    Raises:
+        UsageError: another schema version, or not a record; one line.
+    """
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"cell {where!r} holds a record of schema version {version!r}; this lockbench reads "
+                         f"{SCHEMA_VERSION}: choose another output folder")  # fmt: skip
+    try:
+        return Record.model_validate(raw, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"cell {where!r} holds an invalid record: {key}: {first['msg']}") from None
+
+
+def dumps(record: Record) -> str:
+    """The record as strict, indented JSON. No newline at the end: then every shorter prefix is not JSON."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def schema() -> str:
+    """The JSON Schema of a record, as shipped in `harness/record.schema.json`."""
+    return json.dumps(Record.model_json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not strict JSON")
