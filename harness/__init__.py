@@ -1,0 +1,1 @@
+"""Spec, registry, models, tasks, the training loop, budgets, meters, records and the command line."""
