@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from harness.files import sha256
+
+if TYPE_CHECKING:
+    import torch
 
 _CHUNK = 1 << 24  # bytes hashed at a time
 
@@ -35,21 +39,17 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_digest(folder: Path) -> str:
     """sha256 over (relative path, sha256) of every regular file below `folder`, hidden ones included."""
     digest = hashlib.sha256()
     for path in sorted(found for found in folder.rglob("*") if found.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[memoryview]:
+    import torch  # late: the spec hashes local folders before torch is needed
+
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)  # contiguous: a copy of one tensor at most
     for start in range(0, flat.numel(), _CHUNK):
         yield flat[start : start + _CHUNK].cpu().numpy().data

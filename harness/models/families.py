@@ -33,7 +33,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": Family(attention="attention"),
     "opt": Family(parts=("fc1", "activation_fn", "fc2")),
 }  # fmt: skip
-"""By `config.model_type`; any other model is tried with `self_attn` and `mlp`."""
+"""By `model_type` of the config's class or of a class it derives from; any other model is tried as Llama."""
 
 REFUSED = {
     "falcon": "its layer adds the attention output into the MLP's output in place, which corrupts what a hook captures",
@@ -98,6 +98,10 @@ class MLPSite:
     layer: int
     hidden_size: int
     parameters: int
+    path: str
+    """Module path at which `set_module` puts the replacement (equal to `name` but for an inline MLP)."""
+    bypassed: tuple[str, ...] = ()
+    """Module paths that become identities when the MLP is replaced (the rest of an inline MLP)."""
 
 
 def find_mlps(model: nn.Module) -> list[MLPSite]:
@@ -111,9 +115,9 @@ def find_mlps(model: nn.Module) -> list[MLPSite]:
     sites = []
     for index, (name, layer) in enumerate(layers):
         module = _inline(layer, family) if family.parts else getattr(layer, family.mlp)
-        count = sum(parameter.numel() for parameter in module.parameters())
-        sites.append(MLPSite(name=f"{name}.{family.mlp}", module=module, layer=index, hidden_size=hidden,
-                             parameters=count))  # fmt: skip
+        path, *bypassed = [f"{name}.{part}" for part in family.parts or (family.mlp,)]
+        sites.append(MLPSite(name=f"{name}.{family.mlp}", module=module, layer=index, hidden_size=hidden, path=path,
+                             bypassed=tuple(bypassed), parameters=sum(p.numel() for p in module.parameters())))  # fmt: skip
     return sites
 
 
@@ -191,7 +195,8 @@ def _text_config(model: nn.Module) -> Any:
 
 def _layers(model: nn.Module) -> tuple[Family, list[tuple[str, nn.Module]]]:
     """The family, and the decoder layers with their paths."""
-    kind = _text_config(model).model_type
+    kinds = [vars(cls)["model_type"] for cls in type(_text_config(model)).__mro__ if "model_type" in vars(cls)]
+    kind = next((kind for kind in kinds if kind in REFUSED or kind in FAMILIES), kinds[0])
     if kind in REFUSED:
         raise UsageError(f"model type {kind!r} has no MLP that can be replaced: {REFUSED[kind]}")
     family = FAMILIES.get(kind, _LLAMA_LIKE)

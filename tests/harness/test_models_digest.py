@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.models import digest
-from harness.models.digest import file_digest, files_digest, unique_tensors, weights_digest
+from harness.models.digest import files_digest, unique_tensors, weights_digest
 
 
 def small() -> nn.Sequential:
@@ -80,4 +80,5 @@ def test_files(tmp_path: Path) -> None:
     first = files_digest(tmp_path)
     (tmp_path / "sub" / "a.txt").rename(tmp_path / "sub" / "b.txt")
     assert files_digest(tmp_path) != first
-    assert file_digest(tmp_path / "sub" / "b.txt") == hashlib.sha256(b"x").hexdigest()
+    line = f"sub/b.txt\0{hashlib.sha256(b'x').hexdigest()}\n"
+    assert files_digest(tmp_path) == hashlib.sha256(line.encode()).hexdigest()

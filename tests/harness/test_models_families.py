@@ -111,6 +111,21 @@ def test_replaced_model_runs_forward_and_backward(model: Any) -> None:
         assert module.linear.weight.grad.abs().sum() > 0
 
 
+def test_paths_say_where_a_replacement_stands(model: Any) -> None:
+    for site in find_mlps(model):
+        new = Double()
+        set_module(model, site.name, new)
+        assert model.get_submodule(site.path) is new
+        assert all(isinstance(model.get_submodule(path), nn.Identity) for path in site.bypassed)
+
+
+def test_a_derived_config_class_keeps_its_family() -> None:
+    model = build("opt")
+    base = type(model.config)
+    model.config.__class__ = type("LockedConfig", (base,), {"model_type": "locked_opt"})
+    assert [site.path for site in find_mlps(model)] == [f"model.decoder.layers.{index}.fc1" for index in range(LAYERS)]
+
+
 def test_replacing_by_the_same_map_changes_nothing(model: Any) -> None:
     import copy
 
