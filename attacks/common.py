@@ -1,0 +1,43 @@
+"""What every attack does before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.plugins import Context
+
+
+def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:
+    """The released model as an adversary loads it to train: fp32 master weights on the device, every parameter frozen.
+
+    A released model may arrive frozen, in bf16 or with recomputation switched on; nothing of that may survive by accident.
+    """
+    import torch
+
+    model = model.to(device=context.device, dtype=torch.float32)  # type: ignore[arg-type]
+    if model.is_gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+    model.requires_grad_(False)
+    return model
+
+
+def unfreeze(model: PreTrainedModel, chosen: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """Let the parameters train whose name is `chosen`; returns their names, in model order (tied ones once)."""
+    names = []
+    for name, parameter in model.named_parameters():
+        if chosen(name):
+            parameter.requires_grad_(True)
+            names.append(name)
+    return names
+
+
+def finish(model: PreTrainedModel) -> PreTrainedModel:
+    """The attacked model as it is scored: fp32, eval mode, no gradients kept."""
+    import torch
+
+    model.zero_grad(set_to_none=True)
+    return model.to(torch.float32).eval()

@@ -1,0 +1,43 @@
+"""`frozen_mlp`: only attention trains; every MLP, and whatever a lock put in its place, stays as released.
+
+A frozen linear layer keeps no input for backward, so most of what a deep lock makes autograd keep is not kept
+(papers: DLR-Lock, derived attack 2). The gradient still flows through the frozen modules to earlier layers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.train_settings import TrainSettings
+
+
+class FrozenMLPSettings(TrainSettings):
+    """`full`'s settings, and what may train."""
+
+    scope: Literal["attention", "all_but_mlp"] = "attention"
+    """`attention` trains the self-attention modules only; `all_but_mlp` also norms, embeddings and the output head."""
+
+
+class FrozenMLP(Attack):
+    """Fine-tune attention only; the MLPs, or what a lock put in their place, are frozen."""
+
+    Settings = FrozenMLPSettings
+    settings: FrozenMLPSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare, unfreeze
+        from harness.finetune import finetune
+        from harness.models.families import attention_modules, find_mlps
+
+        model = prepare(released.model, context)
+        frozen = {id(parameter) for site in find_mlps(model) for parameter in site.module.parameters()}
+        if self.settings.scope == "attention":
+            attention = {id(p) for module in attention_modules(model).values() for p in module.parameters()}
+        parameters = dict(model.named_parameters())
+        targets = unfreeze(model, lambda name: id(parameters[name]) in attention if self.settings.scope == "attention"
+                           else id(parameters[name]) not in frozen)  # fmt: skip
+        with context.meter.stage("attack"):
+            training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets)

@@ -1,0 +1,24 @@
+"""`full`: every parameter trains. The plain adversary that every lock claims to stop."""
+
+from __future__ import annotations
+
+from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.train_settings import TrainSettings
+
+
+class FullFineTuning(Attack):
+    """Fine-tune every parameter with AdamW."""
+
+    Settings = TrainSettings
+    settings: TrainSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare, unfreeze
+        from harness.finetune import finetune
+
+        model = prepare(released.model, context)
+        targets = unfreeze(model)
+        with context.meter.stage("attack"):
+            training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets)

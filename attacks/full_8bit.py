@@ -1,0 +1,20 @@
+"""`full_8bit`: full fine-tuning with AdamW states in 8 bits (bitsandbytes)."""
+
+from __future__ import annotations
+
+from attacks.full import FullFineTuning
+from harness.train_settings import TrainSettings
+
+
+class EightBitSettings(TrainSettings):
+    """`full`'s settings with bitsandbytes' block-wise 8-bit AdamW."""
+
+    optim: str = "adamw_8bit"
+    """Optimizer by name (harness.optimizers)."""
+
+
+class EightBitFineTuning(FullFineTuning):
+    """Fine-tune every parameter with AdamW states in 8 bits (bitsandbytes)."""
+
+    Settings = EightBitSettings
+    requires = ("bitsandbytes",)

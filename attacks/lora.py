@@ -1,0 +1,82 @@
+"""`lora`: low-rank adapters by PEFT on every linear layer of the model in hand, merged when done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LoRASettings(TrainSettings):
+    """Training knobs and PEFT's names for the adapters."""
+
+    r: int = Field(16, gt=0)
+    """Rank of each adapter."""
+    lora_alpha: float = Field(32.0, gt=0)
+    """The adapter's product is scaled by lora_alpha / r."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """"all-linear", a regular expression over whole module paths, or a list of names (see harness.targets)."""
+
+
+class LoRA(Attack):
+    """LoRA adapters (PEFT) on every linear layer found in the model, a lock's own layers included."""
+
+    Settings = LoRASettings
+    settings: LoRASettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare
+        from harness.finetune import finetune
+        from harness.targets import linear_targets
+
+        model = prepare(released.model, context)
+        targets = linear_targets(model, self.settings.target_modules)
+        with context.meter.stage("attack"):
+            report = self.convert(model, targets)
+            adapted = add_adapters(model, targets, self.settings, context.seed)
+            training = finetune(adapted, released.tokenizer, context, self.settings)
+            model = self.merge(adapted)
+        return Attacked(model=finish(model), training=training, targets=targets, report=report)
+
+    def convert(self, model: PreTrainedModel, targets: Sequence[str]) -> dict[str, Any]:
+        """Change the frozen model before the adapters go on; returns what the report says of it."""
+        return {}
+
+    def merge(self, adapted: Any) -> PreTrainedModel:
+        """The plain model with the adapters added into its weights."""
+        merged: PreTrainedModel = adapted.merge_and_unload()
+        return merged
+
+
+def add_adapters(model: PreTrainedModel, targets: Sequence[str], settings: LoRASettings, seed: int) -> Any:
+    """A PEFT model with an adapter on exactly `targets`; only the adapters train.
+
+    Raises:
+        RuntimeError: PEFT adapted other layers than asked for (a wrong list would flatter a lock).
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    config = LoraConfig(
+        r=settings.r, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout, bias="none",
+        target_modules="|".join(re.escape(name) for name in targets),  # a list would also match by the end of a path
+        task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None)  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    found = {name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    if found != set(targets):
+        raise RuntimeError(f"PEFT adapted {sorted(found ^ set(targets))[:3]}... differently from the resolved targets")
+    return adapted
