@@ -1,8 +1,8 @@
 """DLR-Net: a deep residual stack of low-rank blocks in the place of an MLP, and causal language models made with it.
 
 This file is copied into every exported folder as the remote code of plain `transformers`, so it imports torch and
-transformers only. A reconstruction of DLR-Lock (arXiv 2605.10777): the paper's abstract fixes "a deep residual network of
-low-rank layers with a parameter count comparable to the MLP"; everything else here is our choice (docs/locks/dlr.md).
+transformers only. A reconstruction of DLR-Lock (arXiv 2605.10777): the paper's abstract fixes "a deep residual network
+of low-rank layers with a parameter count comparable to the MLP"; all else is our choice (docs/locks/dlr.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class DLRBlock(nn.Module):
 
 
 class DLRNet(nn.Module):
-    """The stack: `h_0 = x`, then the blocks; the output is `h_L - x`, or a learned linear map of `h_L`.
+    """The stack: `h_0 = x`, then the blocks; the output is `gain * (h_L - x)`, or a learned linear map of `h_L`.
+
+    `gain` is a constant that makes `h_L - x` as large as `x`. Without it the blocks of an MLP with small outputs would
+    all read nearly `x`, the stack would be one wide layer in disguise, and its blocks side by side an MLP again.
 
     Backward is plain autograd: it keeps what every block needs. An adversary who wants that memory back sets
     `checkpoint = True` (and `segments` for the number of recomputed pieces); nothing here stands in the way.
@@ -83,6 +86,7 @@ class DLRNet(nn.Module):
         )
         self.head = nn.Linear(width, width, bias=bias) if head == "learned" else None
         self.shift = nn.Parameter(torch.zeros(width)) if bias and head == "residual" else None
+        self.register_buffer("gain", torch.ones(()))
         self.checkpoint = False
         self.segments = 1
 
@@ -98,7 +102,8 @@ class DLRNet(nn.Module):
         if self.head is not None:
             out: torch.Tensor = self.head(h)
             return out
-        return h - x if self.shift is None else h - x + self.shift
+        out = (h - x) * self.gain
+        return out if self.shift is None else out + self.shift
 
     def _run(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
         for block in list(self.blocks)[first:last]:
@@ -106,46 +111,43 @@ class DLRNet(nn.Module):
         return h
 
 
-def install(model: nn.Module, dlr: dict[str, Any]) -> list[DLRNet]:
-    """Put freshly initialised DLR-Nets at `dlr["sites"]` of `model`, and nothing at `dlr["bypassed"]`.
+def install(model: nn.Module, dlr: dict[str, Any]) -> dict[str, DLRNet]:
+    """Put freshly initialised DLR-Nets into `model`, in place; returns them by module path.
 
     Args:
-        model: a model of the base architecture, changed in place.
-        dlr: `sites` (module names), `bypassed` (module names that become the identity, for architectures whose MLP is
-            not one module), and the arguments of `DLRNet`.
+        model: a model of the base architecture.
+        dlr: `ranks` (module path of each net to its ranks), `bypassed` (module paths that become the identity, for
+            architectures whose MLP is not one module), and the other arguments of `DLRNet`.
     """
-    shape = {key: dlr[key] for key in ("width", "ranks", "activation", "norm", "head", "gated", "bias")}
-    nets = [DLRNet(**shape) for _ in dlr["sites"]]
-    for name, net in zip(dlr["sites"], nets, strict=True):
-        _replace(model, name, net)
+    shape = {key: dlr[key] for key in ("width", "activation", "norm", "head", "gated", "bias")}
+    nets = {name: DLRNet(ranks=ranks, **shape) for name, ranks in dlr["ranks"].items()}
+    for name, net in nets.items():
+        put(model, name, net.train(model.training))
     for name in dlr["bypassed"]:
-        _replace(model, name, nn.Identity())
+        put(model, name, nn.Identity())
     return nets
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the module at a path."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
 
 
-def config_class(base: type[Any]) -> Any:
+@functools.cache
+def config_class(base: Any) -> Any:
     """The configuration class of locked models of `base` (a configuration class): its own `model_type`.
 
     Plain `transformers` does not know that type, so a locked folder opened without its remote code is refused
     instead of being filled with random MLPs.
     """
-    return _config_class(base)
-
-
-@functools.cache
-def _config_class(base: type[Any]) -> Any:
     body = {"model_type": f"dlr_{base.model_type}", "_auto_class": "AutoConfig", "__module__": __name__,
-            "__doc__": f"Configuration of a DLR-locked model; `dlr` describes its nets. See {base.__name__}."}  # fmt: skip
+            "__doc__": f"{base.__name__} of a DLR-locked model; `dlr` describes its nets."}  # fmt: skip
     return type(f"DLR{base.__name__}", (base,), body)
 
 
 @functools.cache
-def model_class(base: type[Any]) -> Any:
+def model_class(base: Any) -> Any:
     """`DLR<Base>`: `base` (a causal language model class) with the DLR-Nets that its `config.dlr` describes."""
 
     def __init__(self: Any, config: Any) -> None:
@@ -153,16 +155,17 @@ def model_class(base: type[Any]) -> Any:
         install(self, config.dlr)
         self.post_init()
 
-    body = {"__init__": __init__, "config_class": _config_class(base.config_class), "__module__": __name__,
+    body = {"__init__": __init__, "config_class": config_class(base.config_class), "__module__": __name__,
             "_auto_class": "AutoModelForCausalLM", "__doc__": f"{base.__name__} with DLR-Nets for MLPs."}  # fmt: skip
     return type(f"DLR{base.__name__}", (base,), body)
 
 
 def convert(model: Any, dlr: dict[str, Any]) -> Any:
     """Turn `model`, in which the nets already stand, into an instance of `DLR<Base>`, in place (weights untouched)."""
-    base = type(model)
+    base: Any = type(model)
     values = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
-    config = _config_class(base.config_class)(**values, dlr=dlr)
+    kind: Any = type(model.config)
+    config = config_class(kind)(**values | {"dlr": dlr, "base_model_type": kind.model_type})
     config._attn_implementation = model.config._attn_implementation
     for module in model.modules():
         if getattr(module, "config", None) is model.config:
