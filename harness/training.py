@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from harness.bill import Bill
+from harness.errors import UsageError
 from harness.train_settings import TrainSettings as TrainSettings  # defined torch-free, used under this name
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ LossFn = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
 def causal_lm_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean next-token loss, nats a token, as the model itself computes it from `labels`."""
-    loss: torch.Tensor = model(**batch).loss
+    """Mean next-token loss, nats a token, as the model itself computes it from `labels`; without a key-value cache."""
+    loss: torch.Tensor = model(**batch, use_cache=False).loss
     return loss
 
 
@@ -74,6 +74,7 @@ def train(
     probe: Callable[[Any], float] | None = None,
     stop: Callable[[int], bool] | None = None,
     deepspeed: dict[str, Any] | None = None,
+    beside_bytes: int = 0,
 ) -> TrainResult:
     """Train every parameter of `model` that requires a gradient, within `context.meter.budget`.
 
@@ -87,42 +88,35 @@ def train(
         probe: scores the unwrapped model at the points of the trajectory; its cost is not charged.
         stop: called with the step after each step; True ends training (early stop).
         deepspeed: a DeepSpeed configuration; the loop then runs under accelerate's DeepSpeed plug-in.
+        beside_bytes: bytes on the device beside the model's (a teacher that `loss_fn` calls), for the memory bill.
 
     Raises:
         OutOfMemory: the budget's memory, or the machine's, does not suffice.
         OverBudget: the budget does not allow a single step.
+        UsageError: nothing of the model requires a gradient, or an unknown optimizer.
     """
-    # First version: the counting, trajectory, resume and DeepSpeed parts land with the meters.
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from transformers import get_scheduler
+    from harness.engine import PlainEngine, checkpointed, to_master_weights
+    from harness.loop import Run, evaluated
+    from harness.meters.memory import memory_cap, real_out_of_memory
+    from harness.reproducible import reproducible
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision="bf16" if context.bf16 else "no", cpu=context.device == "cpu")
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=settings.learning_rate, betas=(settings.adam_beta1, settings.adam_beta2),
-                                  eps=settings.adam_epsilon, weight_decay=settings.weight_decay, fused=True)
-    steps = settings.max_steps
-    scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, int(steps * settings.warmup_ratio), steps)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    wrapped.train()
-    losses: list[float] = []
-    for step in range(steps):
-        total = 0.0
-        for micro in range(settings.gradient_accumulation_steps):
-            batch = {k: v.to(accelerator.device) for k, v in batches(step, micro).items()}
-            with accelerator.autocast():
-                loss = loss_fn(wrapped, batch) / settings.gradient_accumulation_steps
-            accelerator.backward(loss)
-            total += float(loss.detach())
-        if settings.max_grad_norm:
-            accelerator.clip_grad_norm_(params, settings.max_grad_norm)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(total)
-        context.meter.charge(Bill(steps=1))
-        context.progress(label, step + 1, steps)
-        if stop is not None and stop(step + 1):
-            break
-    return TrainResult(steps=len(losses), losses=losses)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise UsageError("nothing to train: no tensor of the model requires a gradient")
+    to_master_weights(model, bf16=context.bf16)
+    with (
+        context.meter.stage(),
+        reproducible(context.seed),
+        evaluated(model),
+        checkpointed(model, settings.gradient_checkpointing),
+        memory_cap(context.device, context.meter.budget.memory),
+        real_out_of_memory(),
+    ):
+        model.train()
+        engine = PlainEngine(model, named, settings, context, loss_fn)
+        try:
+            run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
+                      beside_bytes=beside_bytes)  # fmt: skip
+            return run.execute()
+        finally:
+            engine.close()

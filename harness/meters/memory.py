@@ -27,8 +27,12 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def module_bytes(module: torch.nn.Module) -> int:
-    """Bytes of all parameters and buffers of a module."""
-    return tensor_bytes([*module.parameters(), *module.buffers()])
+    """Bytes of all parameters and buffers of a module, the scales of 4-bit weights included."""
+    scales: list[torch.Tensor] = []
+    for p in module.parameters():
+        if (state := getattr(p, "quant_state", None)) is not None:  # bitsandbytes keeps them off the module tree
+            scales += [value for value in tree_leaves(state.as_dict()) if isinstance(value, torch.Tensor)]
+    return tensor_bytes([*module.parameters(), *module.buffers(), *scales])
 
 
 @contextmanager
@@ -42,6 +46,22 @@ def real_out_of_memory() -> Iterator[None]:
         if not any(text in str(error).lower() for text in _REAL):
             raise
         raise OutOfMemory(f"the machine ran out of memory: {error}") from error
+
+
+@contextmanager
+def memory_cap(device: str, limit: int | None) -> Iterator[None]:
+    """On CUDA, count the peak from here on and make the allocator refuse more than `limit` bytes; else nothing."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (limit or total) / total), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]

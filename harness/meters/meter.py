@@ -67,8 +67,8 @@ class Meter:
         try:
             yield
         finally:
-            self._paused -= 1
             self._tick()
+            self._paused -= 1
 
     def charge(self, bill: Bill) -> None:
         """Add counts to the current stage.

@@ -1,0 +1,45 @@
+"""The one seeded place of a training run, and the switches that make it repeat bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever draws random numbers inside leaves no trace outside."""
+    python, legacy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed every generator, prefer deterministic kernels, and put everything back afterwards."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for the same sums each time
+    mode = torch.get_deterministic_debug_mode()
+    switches: Any = torch.utils.deterministic
+    fill = switches.fill_uninitialized_memory
+    with random_state_kept():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        switches.fill_uninitialized_memory = False  # costs a pass over every new tensor
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+            switches.fill_uninitialized_memory = fill

@@ -1,0 +1,57 @@
+"""Every optimizer by name trains, keeps the state it is billed for, and unknown names are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.errors import UsageError
+from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, state_bytes
+from harness.training import TrainSettings
+
+
+def _problem() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 16))
+    return model, torch.randn(32, 16), torch.randn(32, 16)
+
+
+def _fit(name: str, steps: int) -> tuple[float, float, torch.optim.Optimizer, list[torch.nn.Parameter]]:
+    model, x, y = _problem()
+    params = list(model.parameters())
+    optimizer = build_optimizer(name, params, TrainSettings(learning_rate=3e-3))
+    losses = []
+    for _ in range(steps):
+        loss = (model(x) - y).pow(2).mean()
+        losses.append(float(loss))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses[0], losses[-1], optimizer, params
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
+    first, last, optimizer, params = _fit(name, 30)
+    assert last < 0.9 * first
+    expected, real = expected_state_bytes(name, params), state_bytes(optimizer)
+    # step counters and quantization maps (2 x 256 floats, shared) are the only things not foretold
+    assert expected <= real <= expected + 16 * len(params) + (2048 if name == "adamw_8bit" else 0)
+
+
+def test_8bit_state_of_a_tiny_matrix_is_really_8_bit() -> None:
+    *_, optimizer, params = _fit("adamw_8bit", 1)
+    kinds = {optimizer.state[p]["state1"].dtype for p in params if p.ndim == 2}
+    assert kinds == {torch.uint8}
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
+    *_, optimizer, params = _fit("muon", 1)
+    for p in params:
+        assert ("momentum_buffer" in optimizer.state[p]) == (p.ndim == 2)
+        assert ("exp_avg" in optimizer.state[p]) == (p.ndim != 2)
+
+
+def test_unknown_name_lists_the_allowed() -> None:
+    with pytest.raises(UsageError, match=r"unknown optim 'adamw_torhc'. Did you mean 'adamw_torch'.*adafactor"):
+        build_optimizer("adamw_torhc", [], TrainSettings())
