@@ -46,6 +46,11 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
 
 
+def canonical_json(value: Any) -> str:
+    """One spelling for equal values: sorted keys, no spaces, ASCII, no NaN. What gets hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def sha256(path: Path) -> str:
     """sha256 of a file's bytes, lower-case hex."""
     with path.open("rb") as file:
