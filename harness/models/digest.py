@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,13 @@ def weights_digest(model: torch.nn.Module) -> str:
 
     The digest is of the weights as they are in memory: the same checkpoint in another dtype has another digest.
     """
+    return tensors_digest(unique_tensors(model))
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """`weights_digest` of a model whose `unique_tensors` are these."""
     digest = hashlib.sha256()
-    for name, tensor in unique_tensors(model).items():
+    for name, tensor in tensors.items():
         digest.update(f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{tuple(tensor.shape)}\0".encode())
         for piece in _pieces(tensor):
             digest.update(piece)

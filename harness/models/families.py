@@ -115,9 +115,10 @@ def find_mlps(model: nn.Module) -> list[MLPSite]:
     sites = []
     for index, (name, layer) in enumerate(layers):
         module = _inline(layer, family) if family.parts else getattr(layer, family.mlp)
+        count = sum(parameter.numel() for parameter in module.parameters())
         path, *bypassed = [f"{name}.{part}" for part in family.parts or (family.mlp,)]
-        sites.append(MLPSite(name=f"{name}.{family.mlp}", module=module, layer=index, hidden_size=hidden, path=path,
-                             bypassed=tuple(bypassed), parameters=sum(p.numel() for p in module.parameters())))  # fmt: skip
+        sites.append(MLPSite(name=f"{name}.{family.mlp}", module=module, layer=index, hidden_size=hidden,
+                             parameters=count, path=path, bypassed=tuple(bypassed)))  # fmt: skip
     return sites
 
 

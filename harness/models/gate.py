@@ -87,7 +87,7 @@ def check_file(path: Path) -> dict[str, TensorInfo]:
     try:
         return _parse(raw, size - 8 - length)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is truncated or corrupt: {_line(error)}") from None
+        raise UsageError(f"{path} is truncated or corrupt: {one_line(error)}") from None
 
 
 def check_kinds(headers: dict[Path, dict[str, TensorInfo]], model: torch.nn.Module) -> None:
@@ -100,8 +100,9 @@ def check_kinds(headers: dict[Path, dict[str, TensorInfo]], model: torch.nn.Modu
     for path, header in headers.items():
         for name in header.keys() & wanted.keys():
             info, tensor = header[name], wanted[name]
-            if info.shape != tuple(tensor.shape):
-                raise UsageError(f"{path}: {name} has shape {list(info.shape)}, config.json asks for {list(tensor.shape)}")
+            shape = tuple(tensor.shape)
+            if info.shape != shape:
+                raise UsageError(f"{path}: {name} has shape {list(info.shape)}, config.json asks for {list(shape)}")
             if ("F" in info.dtype) != tensor.is_floating_point():
                 raise UsageError(f"{path}: {name} is {info.dtype}, the model needs {str(tensor.dtype)[6:]}")
 
@@ -132,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {_line(error)}") from None
+        raise UsageError(f"{path} is not JSON: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path} is not a JSON object")
     return value
@@ -215,8 +216,9 @@ def _entry(name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
         raise ValueError(f"{name} has the unknown dtype {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise ValueError(f"{name} has an impossible shape or data_offsets")
-    if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype]:
-        raise ValueError(f"{name} spans {offsets[1] - offsets[0]} bytes, its shape {shape} of {dtype} needs another number")
+    given, needed = offsets[1] - offsets[0], math.prod(shape) * DTYPES[dtype]
+    if given != needed:
+        raise ValueError(f"{name} spans {given} bytes, its shape {shape} of {dtype} needs {needed}")
     return TensorInfo(dtype=dtype, shape=tuple(shape)), (offsets[0], offsets[1])
 
 
@@ -239,5 +241,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The first 300 characters of an error's message, on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__
