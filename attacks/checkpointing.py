@@ -1,8 +1,8 @@
 """`checkpointing`: full fine-tuning that recomputes activations instead of keeping them.
 
 Two levels are nested. The decoder layers are recomputed by transformers' own mechanism, so only each layer's input is
-kept. That alone leaves a peak of one whole layer, which in a deep lock is the lock; so a module that can recompute itself
-in pieces (`checkpoint`, `segments`, as a DLR-Net can) does so too, inside the layer's recomputation.
+kept. That alone leaves a peak of one whole layer, which in a deep lock is the lock; so a module that can recompute
+itself in pieces (`checkpoint`, `segments`, as a DLR-Net can) does so too, inside the layer's recomputation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CheckpointingSettings(TrainSettings):
     gradient_checkpointing: bool = True
     """Recompute each decoder layer in backward (transformers' own mechanism)."""
     segments: int | None = Field(None, ge=0)
-    """Pieces in which a deep module inside a layer recomputes itself; null is the square root of its depth, 0 is off."""
+    """Pieces in which a deep module of a layer recomputes itself; null is the square root of its depth, 0 is off."""
 
 
 class Checkpointing(Attack):
@@ -51,7 +51,7 @@ class Checkpointing(Attack):
 
 
 def deep_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Modules that can recompute themselves in pieces: they have a flag `checkpoint`, a number `segments`, and `blocks`."""
+    """Modules that can recompute themselves in pieces: a flag `checkpoint`, a number `segments`, and `blocks`."""
     for name, module in model.named_modules():
         if isinstance(getattr(module, "checkpoint", None), bool) and hasattr(module, "segments"):
             yield name, module

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:
     """The released model as an adversary loads it to train: fp32 master weights on the device, every parameter frozen.
 
-    A released model may arrive frozen, in bf16 or with recomputation switched on; nothing of that may survive by accident.
+    A released model may arrive frozen, in bf16 or with recomputation switched on; none of that may survive.
     """
     import torch
 
-    model = model.to(device=context.device, dtype=torch.float32)  # type: ignore[arg-type]
-    if model.is_gradient_checkpointing:
-        model.gradient_checkpointing_disable()
+    model = model.to(device=context.device, dtype=torch.float32)
+    if model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
     model.requires_grad_(False)
     return model
 

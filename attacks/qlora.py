@@ -1,8 +1,8 @@
 """`qlora`: LoRA on a model whose linear layers are held in 4 bits (bitsandbytes NF4, double quantization).
 
-The layers are quantized in memory, those of a lock included, whatever their shape: NF4 works on blocks of 64 values of the
-flattened matrix, the last one shorter. Afterwards each layer is dequantized and its adapter added, without quantizing
-again; the attacked model's score therefore includes the quantization.
+The layers are quantized in memory, those of a lock included, whatever their shape: NF4 works on blocks of 64 values of
+the flattened matrix, the last one shorter. Afterwards each layer is dequantized and its adapter added, without
+quantizing again; the attacked model's score therefore includes the quantization.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def quantized(layer: nn.Module, double_quant: bool) -> nn.Module:
     import bitsandbytes as bnb
     from torch import nn
 
-    weight: Any = layer.weight.data if isinstance(layer, nn.Linear) else layer.weight.data.T.contiguous()  # type: ignore[operator, union-attr]
+    weight: Any = layer.weight.data if isinstance(layer, nn.Linear) else layer.weight.data.T.contiguous()  # type: ignore[operator]
     outputs, inputs = weight.shape
     found = bnb.nn.Linear4bit(inputs, outputs, bias=layer.bias is not None, compute_dtype=weight.dtype,
                               compress_statistics=double_quant, quant_type="nf4", device="meta")  # fmt: skip
