@@ -139,7 +139,6 @@ class PlainEngine:
     def close(self) -> None:
         """See `Engine`."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._accelerator.free_memory()
 
 
 @contextmanager

@@ -68,12 +68,17 @@ def _numbers(live: LiveStorages, tensors: Sequence[torch.Tensor]) -> list[int]:
 
 @contextmanager
 def _collected() -> Iterator[None]:
-    """No garbage collection at unforeseen moments: the counts must not depend on what ran before."""
-    gc.collect()
-    enabled = gc.isenabled()
+    """No garbage collection at unforeseen moments: the counts must not depend on what ran before.
+
+    What exists already is set aside, so that collecting inside looks at new objects only and is fast.
+    """
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        if not frozen:
+            gc.unfreeze()
         if enabled:
             gc.enable()
