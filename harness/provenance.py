@@ -78,6 +78,8 @@ class Provenance(Settings):
     """sha256 of the weights that were scored."""
     seeds: dict[str, list[int]] = Field(default_factory=dict)
     """Seeds by stage: lock, attack, reference."""
+    knowledge: str | None = None
+    """What the attacker knew of the lock: recipe, family, code or secret (never ranked)."""
     targets: list[str] = Field(default_factory=list)
     """Tensors or modules the attack trained, as resolved from the model in hand (invariant 3)."""
     started: str | None = None
@@ -100,6 +102,7 @@ def collect(
     data: Mapping[str, Digest] | None = None,
     weights: Weights | None = None,
     seeds: Mapping[str, list[int]] | None = None,
+    knowledge: str | None = None,
     targets: list[str] | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -112,13 +115,14 @@ def collect(
         data: sha256 by data set name.
         weights: digests of the models that were scored.
         seeds: seeds by stage.
+        knowledge: what the attacker knew of the lock.
         targets: tensors or modules the attack trained.
         threads: threads of one matrix multiplication.
         device: the accelerator's name.
     """
     return Provenance(code=code(), packages=packages(), machine=machine(threads, device), data=dict(data or {}),
-                      weights=weights or Weights(), seeds=dict(seeds or {}), targets=list(targets or ()),
-                      started=started, finished=finished)  # fmt: skip
+                      weights=weights or Weights(), seeds=dict(seeds or {}), knowledge=knowledge,
+                      targets=list(targets or ()), started=started, finished=finished)  # fmt: skip
 
 
 def packages() -> dict[str, str | None]:

@@ -86,8 +86,7 @@ def robustness(cells: Sequence[Cell]) -> Robustness:
     Args:
         cells: all of them, whatever their outcome.
     """
-    labels = attack_labels([cell.record.spec["attack"] for cell in cells])
-    by_attack, memory, excluded = _sort(cells, labels)
+    by_attack, memory, excluded = _sort(cells, labels([cell.record.spec["attack"] for cell in cells]))
     measured = {label: _merge(group) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
     references |= {label: models["reference"] for label, group in memory.items()
@@ -104,42 +103,45 @@ def robustness(cells: Sequence[Cell]) -> Robustness:
             outcomes.append(AttackOutcome(label=label, ids=ids, recovery=nothing, out_of_memory=True))
     outcomes.sort(key=lambda outcome: (-(outcome.recovery.value or 0.0), outcome.out_of_memory, outcome.label))
     ranked = _worst(outcomes)
-    bounded = _worst([o.model_copy(update={"recovery": _failed(o)}) if o.collapsed else o for o in outcomes])
+    bounded = _bounded(outcomes, cells)
     worst = outcomes[0].label if outcomes and ranked.value is not None else None
     return Robustness(robustness=ranked, worst_attack=worst, bounded=bounded, best_reference=best, attacks=outcomes,
                       excluded=excluded)  # fmt: skip
 
 
-def attack_labels(chosen: Sequence[Any]) -> dict[str, str]:
-    """Label by canonical settings: the name, and where several share it, the settings in which they differ."""
+def labels(chosen: Sequence[Any]) -> dict[str, str]:
+    """Labels of plug-in choices, by their canonical JSON: the name, and where several share it, what they differ in."""
     by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for settings in chosen:
-        settings = settings if isinstance(settings, Mapping) else {"name": str(settings)}
-        by_name[str(settings["name"])][canonical_json(dict(settings))] = settings
-    labels = {}
+    for choice in map(_settings, chosen):
+        by_name[str(choice["name"])][canonical_json(choice)] = choice
+    found = {}
     for name, variants in by_name.items():
-        keys = sorted({key for settings in variants.values() for key in settings})
-        differ = [key for key in keys if len({canonical_json(s.get(key)) for s in variants.values()}) > 1]
-        for key, settings in variants.items():
-            detail = ", ".join(f"{k}={settings[k]}" for k in differ if k in settings)
-            labels[key] = f"{name} ({detail})" if detail else name
-    return labels
+        keys = sorted({key for choice in variants.values() for key in choice})
+        differ = [key for key in keys if len({canonical_json(c.get(key)) for c in variants.values()}) > 1]
+        for key, variant in variants.items():
+            detail = ", ".join(f"{k}={variant[k]}" for k in differ if k in variant)
+            found[key] = f"{name} ({detail})" if detail else name
+    return found
 
 
-def label_of(labels: Mapping[str, str], chosen: Any) -> str:
-    """The label of one choice among those given to `attack_labels`."""
-    return labels[canonical_json(dict(chosen) if isinstance(chosen, Mapping) else {"name": str(chosen)})]
+def label_of(known: Mapping[str, str], choice: Any) -> str:
+    """The label of one choice among those given to `labels`."""
+    return known[canonical_json(_settings(choice))]
+
+
+def _settings(choice: Any) -> dict[str, Any]:
+    return dict(choice) if isinstance(choice, Mapping) else {"name": str(choice)}
 
 
 def _sort(
-    cells: Sequence[Cell], labels: Mapping[str, str]
+    cells: Sequence[Cell], known: Mapping[str, str]
 ) -> tuple[dict[str, list[Cell]], dict[str, list[Cell]], list[Excluded]]:
     """Cells by attack that count, that ran out of memory, and the rest with reasons."""
     counted: dict[str, list[Cell]] = defaultdict(list)
     memory: dict[str, list[Cell]] = defaultdict(list)
     excluded, ground = [], None
     for cell in cells:
-        record, label = cell.record, label_of(labels, cell.record.spec["attack"])
+        record, label = cell.record, label_of(known, cell.record.spec["attack"])
         base = sides(cell.items, record.task.metric).get("base")
         reason = _why_not(record)
         if reason is None and record.status == "out_of_memory" and base is None:
@@ -158,8 +160,7 @@ def _sort(
 
 
 def _why_not(record: Record) -> str | None:
-    attack = record.spec["attack"]
-    if isinstance(attack, dict) and attack.get("knowledge") == "secret":
+    if record.provenance.knowledge == "secret":
         return "knows the lock's secret: an upper bound, not ranked"
     if record.errors:
         return "; ".join(f"{flag.flag}: {flag.detail}" for flag in record.errors)
@@ -217,6 +218,15 @@ def _worst(outcomes: Sequence[AttackOutcome]) -> Interval:
     reason = next((r.reason for r in measured if r.reason), None)
     return Interval(value=_one_minus(value), low=_one_minus(high), high=_one_minus(low), n_items=n_items,
                     n_seeds=n_seeds, reason=reason)  # fmt: skip
+
+
+def _bounded(outcomes: Sequence[AttackOutcome], cells: Sequence[Cell]) -> Interval:
+    """With collapsed models as failed attacks; a lock that alone breaks the bound gets no credit for it."""
+    for utility in (cell.record.utility for cell in cells):
+        kept = utility.locked.retention if utility.locked else None
+        if kept is not None and kept < 1 - utility.eps:
+            return Interval(reason=f"the locked model itself keeps only {kept:.2f} of the base's utility")
+    return _worst([o.model_copy(update={"recovery": _failed(o)}) if o.collapsed else o for o in outcomes])
 
 
 def _failed(outcome: AttackOutcome) -> Interval:

@@ -158,9 +158,9 @@ class Point(Settings):
     step: int
     """Optimizer steps."""
     tokens: int
-    """Tokens, undo included."""
+    """Tokens, undo and search included."""
     flops: float
-    """Counted FLOPs, undo included."""
+    """Counted FLOPs, undo and search included."""
     score: float
     """Score on the selection split."""
 

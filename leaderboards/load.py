@@ -1,0 +1,86 @@
+"""Reading a folder of results; what cannot be read is skipped by name, never silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.items import read_items
+from harness.record import ITEMS, RECORD, parse_record, read_record
+from harness.robustness import Cell
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A cell folder that holds no record to use."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything in one output folder."""
+
+    cells: list[Cell]
+    skipped: list[Skipped]
+
+
+def load_results(folder: Path, only: Collection[str] | None = None) -> Results:
+    """All records and items of `folder/cells/*`, ordered by id.
+
+    Args:
+        folder: an output folder.
+        only: ids to read; None is all.
+
+    Raises:
+        UsageError: the folder has no cells, or not one whose record this version can read.
+    """
+    folders = [path for path in _folders(folder) if only is None or path.name in only]
+    if not folders:
+        raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
+    cells, skipped, refused = [], [], []
+    for path in folders:
+        try:
+            found = _cell(path)
+        except UsageError as error:
+            refused.append(error)
+            found = Skipped(path.name, str(error))
+        if isinstance(found, Cell):
+            cells.append(found)
+        else:
+            skipped.append(found)
+    if len(refused) == len(folders):
+        raise refused[0]
+    return Results(cells, skipped)
+
+
+def check_version(folder: Path) -> None:
+    """Refuse an output folder that holds a record of another version, before anything expensive.
+
+    Raises:
+        UsageError: naming the cell and both versions.
+    """
+    for path in _folders(folder):
+        try:
+            raw = json.loads((path / RECORD).read_bytes())
+        except (OSError, ValueError):  # absent or cut short: that cell will be run again
+            continue
+        parse_record(raw, path.name)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "cells").glob("[!.]*") if path.is_dir())
+
+
+def _cell(path: Path) -> Cell | Skipped:
+    record = read_record(path)
+    if record is None:
+        whole = "partial or altered" if (path / RECORD).exists() else "no record: unfinished"
+        return Skipped(path.name, whole)
+    if record.id != path.name:
+        return Skipped(path.name, f"the record is of cell {record.id}")
+    return Cell(record, read_items(path / ITEMS))

@@ -1,0 +1,264 @@
+"""Rows of the tables: one a (model, defense, task, budget), and one a cell. Data only; `formats` shows them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from harness.files import canonical_json
+from harness.record import Record
+from harness.robustness import Cell, Excluded, Robustness, label_of, labels, robustness
+from harness.scoring import THRESHOLDS
+from harness.sections import CostToRecover, Interval
+from harness.settings import Settings
+from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
+from leaderboards.formats import Column, Table
+from leaderboards.load import Results
+from leaderboards.units import with_ends
+
+HEAD = "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank."
+
+
+class BoardRow(Settings):
+    """One lock under one budget."""
+
+    rank: int | None = None
+    """1 + the number of locks of the same model, task and budget that are clearly better; null is unranked."""
+    model: str
+    """Base."""
+    defense: str
+    """Lock, with the settings that tell it from others of the same name."""
+    task: str
+    """What the attackers wanted."""
+    budget: str
+    """What they could spend."""
+    robustness: Interval
+    """1 - the largest recovery; 1, the lock held; 0, it did nothing."""
+    worst_attack: str | None = None
+    """The attack that recovered most."""
+    bounded: Interval
+    """Robustness when a collapsed model counts as a failed attack."""
+    best_reference: str | None = None
+    """The attack whose reference is in the denominator."""
+    utility_retention: float | None = None
+    """Chance-corrected utility of locked over base; mean over the cells' locks."""
+    perplexity_ratio: float | None = None
+    """Perplexity of locked over base."""
+    kl: float | None = None
+    """KL(base, locked) a token, nats."""
+    top1_agreement: float | None = None
+    """Share of tokens with the same prediction."""
+    lock_flops: float | None = None
+    """FLOPs to make the lock."""
+    lock_seconds: float | None = None
+    """Seconds to make the lock."""
+    kept_bytes_ratio: float | None = None
+    """Largest bytes kept for backward of an attack over those of its own reference."""
+    cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
+    """By threshold, the cheapest over the ranked attacks."""
+    n_attacks: int = 0
+    """Attacks that count."""
+    out_of_memory: list[str] = Field(default_factory=list)
+    """Attacks that ran out of memory."""
+    collapsed: list[str] = Field(default_factory=list)
+    """Attacks whose model collapsed."""
+    excluded: list[Excluded] = Field(default_factory=list)
+    """Cells that do not count, and why."""
+
+
+class CellRow(Settings):
+    """One cell."""
+
+    id: str
+    """Cell."""
+    status: str
+    """How it ended."""
+    model: str
+    """Base."""
+    defense: str
+    """Lock."""
+    attack: str
+    """Attack."""
+    task: str
+    """Task."""
+    seed: int
+    """Root seed."""
+    budget: str
+    """Budget."""
+    recovery: Interval
+    """Against the cell's own reference."""
+    gain: Interval
+    """attacked - locked."""
+    reference_gain: Interval
+    """reference - base."""
+    collapsed: bool | None = None
+    """Whether the attacked model collapsed."""
+    attack_flops: float | None = None
+    """Undo, search and attack."""
+    reference_flops: float | None = None
+    """The same on the base."""
+    kept_bytes: int | None = None
+    """Kept for backward by the attack."""
+    reference_kept_bytes: int | None = None
+    """Kept for backward by the reference."""
+    flags: list[str] = Field(default_factory=list)
+    """Validity findings."""
+    reason: str | None = None
+    """Why it did not end complete, or recovery is undefined."""
+
+
+def board_rows(results: Results) -> Table:
+    """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
+    return _table(rank(results.cells), BOARD_COLUMNS, results)
+
+
+def cell_rows(results: Results) -> Table:
+    """One row a cell, whatever its outcome, by model, task, budget, defense, attack, seed."""
+    return _table(cells_of(results.cells), CELL_COLUMNS, results)
+
+
+def rank(cells: Sequence[Cell]) -> list[BoardRow]:
+    """The rows of `board_rows`."""
+    defenses = labels([cell.record.spec["defense"] for cell in cells])
+    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        spec = cell.record.spec
+        key = tuple(canonical_json(spec.get(part)) for part in ("model", "task", "budget", "defense", "corpus"))
+        groups[key].append(cell)
+    fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for key, group in sorted(groups.items()):
+        fields[key[:3]].append(_row(group, label_of(defenses, group[0].record.spec["defense"])))
+    return [row for rows in fields.values() for row in _ranked(rows)]
+
+
+def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
+    """The rows of `cell_rows`."""
+    records = [cell.record for cell in cells]
+    defenses, attacks = (labels([r.spec[part] for r in records]) for part in ("defense", "attack"))
+    rows = [_cell_row(r, label_of(defenses, r.spec["defense"]), label_of(attacks, r.spec["attack"])) for r in records]
+    return sorted(rows, key=lambda row: (row.model, row.task, row.budget, row.defense, row.attack, row.seed, row.id))
+
+
+def _table(rows: Sequence[BoardRow] | Sequence[CellRow], columns: Sequence[Column], results: Results) -> Table:
+    """Rows with notes; a model, task or budget that all share goes from a column of its own into the notes."""
+    same = {title: show(rows[0]) for title, show in columns
+            if title in CONTEXT and len({show(row) for row in rows}) == 1}  # fmt: skip
+    notes = ["; ".join(f"{title}: {value}" for title, value in same.items())] if same else []
+    notes += _notes([row for row in rows if isinstance(row, BoardRow)])
+    notes += [f"{skipped.folder}: skipped, {skipped.reason}" for skipped in results.skipped]
+    return Table(rows, [column for column in columns if column[0] not in same], notes)
+
+
+def _notes(rows: Sequence[BoardRow]) -> list[str]:
+    """What the ranking leaves out, and why a lock has no rank."""
+    lines = [HEAD] if rows else []
+    for row in rows:
+        where = f"{row.model} / {row.defense} / {row.task}"
+        lines += [f"{where}: not counted: {cell.attack} ({cell.id[:8]}): {cell.reason}" for cell in row.excluded]
+        lines += [f"{where}: {row.robustness.reason}"] if row.robustness.reason else []
+        if row.collapsed:
+            bounded = f"robustness {with_ends(row.bounded)}" if row.bounded.value is not None else row.bounded.reason
+            lines.append(f"{where}: collapsed: {', '.join(row.collapsed)}; counted as failed attacks: {bounded}")
+    return lines
+
+
+def budget_label(budget: Any) -> str:
+    """`steps=200 memory=8589934592`, or `unlimited`."""
+    limits = budget if isinstance(budget, dict) else {}
+    return " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                    for key, value in limits.items() if value is not None) or "unlimited"  # fmt: skip
+
+
+def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
+    """Overlapping intervals are tied: only locks whose whole interval lies above count as better."""
+
+    def place(row: BoardRow) -> int | None:
+        low, high = row.robustness.low, row.robustness.high
+        return None if low is None or high is None else 1 + sum(_low(other) > high for other in rows)
+
+    rows = sorted(rows, key=lambda row: (-_low(row), row.defense))
+    return [row.model_copy(update={"rank": place(row)}) for row in rows]
+
+
+def _low(row: BoardRow) -> float:
+    return -math.inf if row.robustness.low is None else row.robustness.low
+
+
+def _row(cells: Sequence[Cell], defense: str) -> BoardRow:
+    records = [cell.record for cell in cells]
+    result = robustness(cells)
+    ranked = {cell_id for outcome in result.attacks for cell_id in outcome.ids}
+    counted = [record for record in records if record.id in ranked]
+    first = records[0]
+    return BoardRow(
+        model=first.name("model"), defense=defense, task=first.name("task"), budget=budget_label(first.spec["budget"]),
+        robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
+        best_reference=result.best_reference,
+        utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
+        perplexity_ratio=_mean(map(perplexity_ratio, records)),
+        kl=_mean(r.fidelity.kl for r in records), top1_agreement=_mean(r.fidelity.top1_agreement for r in records),
+        lock_flops=_mean(r.cost.lock.flops for r in records if r.cost.lock),
+        lock_seconds=_mean(r.cost.lock.seconds for r in records if r.cost.lock),
+        kept_bytes_ratio=max(filter(None, map(kept_ratio, counted)), default=None),
+        cost_to_recover={f"{level:g}": _cheapest(counted, f"{level:g}") for level in THRESHOLDS},
+        **_named(result), excluded=result.excluded,
+    )  # fmt: skip
+
+
+def _named(result: Robustness) -> dict[str, Any]:
+    return {"n_attacks": len(result.attacks),
+            "out_of_memory": [outcome.label for outcome in result.attacks if outcome.out_of_memory],
+            "collapsed": [outcome.label for outcome in result.attacks if outcome.collapsed]}  # fmt: skip
+
+
+def perplexity_ratio(record: Record) -> float | None:
+    """Perplexity of locked over base; None when either was not measured."""
+    base, locked = record.utility.base, record.utility.locked
+    if base is None or locked is None or not base.perplexity.value or locked.perplexity.value is None:
+        return None
+    return locked.perplexity.value / base.perplexity.value
+
+
+def kept_ratio(record: Record) -> float | None:
+    """Bytes kept for backward, attack over reference; None when either did not run."""
+    attack, reference = record.cost.attack, record.cost.reference
+    if attack is None or reference is None or not reference.kept_for_backward_bytes:
+        return None
+    return attack.kept_for_backward_bytes / reference.kept_for_backward_bytes
+
+
+def _cheapest(records: Iterable[Record], level: str) -> CostToRecover:
+    """The least cost over attacks; censored if some attack was tried and none got there."""
+    known = [record.cost_to_recover[level] for record in records if level in record.cost_to_recover]
+    reached = [cost for cost in known if cost.flops is not None]
+    if reached:
+        return min(reached, key=lambda cost: cost.flops if cost.flops is not None else math.inf)
+    censored = any(cost.censored for cost in known)
+    reason = "not reached by any attack within the budget" if censored else "no attack has a trajectory"
+    return CostToRecover(censored=censored, reason=reason)
+
+
+def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
+    seed, attacker, reference = record.spec["seed"], record.cost.attacker(), record.cost.reference
+    return CellRow(
+        id=record.id, status=record.status, model=record.name("model"), defense=defense, attack=attack,
+        task=record.name("task"), seed=seed if isinstance(seed, int) else 0,
+        budget=budget_label(record.spec["budget"]), recovery=record.recovery, gain=record.gain,
+        reference_gain=record.reference_gain, collapsed=record.utility.collapsed,
+        attack_flops=attacker.flops if attacker else None, reference_flops=reference.flops if reference else None,
+        kept_bytes=record.cost.attack.kept_for_backward_bytes if record.cost.attack else None,
+        reference_kept_bytes=reference.kept_for_backward_bytes if reference else None,
+        flags=[f"{flag.severity}: {flag.flag}" for flag in record.validity],
+        reason=record.status_reason or record.recovery.reason,
+    )  # fmt: skip
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+

@@ -1,0 +1,82 @@
+"""Numbers for people: counts, FLOPs, bytes, seconds, intervals. Missing is a dash."""
+
+from __future__ import annotations
+
+from harness.sections import Interval
+
+DASH = "-"
+_DECIMAL = ("", "k", "M", "G", "T", "P", "E")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def count(value: float | None, unit: str = "") -> str:
+    """`1.23 T` with a unit behind it; three significant digits."""
+    if value is None:
+        return DASH
+    scaled, prefix = _scale(float(value), 1000, _DECIMAL)
+    return " ".join(part for part in (_digits(scaled), prefix + unit) if part)
+
+
+def size(value: float | None) -> str:
+    """Bytes as `1.5 MiB`."""
+    if value is None:
+        return DASH
+    scaled, prefix = _scale(float(value), 1024, _BINARY)
+    return f"{_digits(scaled)} {prefix}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, minutes or hours."""
+    if value is None:
+        return DASH
+    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (float("inf"), 3600, "h")):
+        if value < limit:
+            return f"{_digits(value / divisor)} {unit}"
+    return DASH
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number with `digits` decimals."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def ratio(value: float | None) -> str:
+    """`1.42 x`."""
+    return DASH if value is None else f"{_digits(value)} x"
+
+
+def ends(interval: Interval, digits: int = 3) -> str:
+    """`[0.31, 0.55]`, or a dash when the ends are unknown."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def with_ends(interval: Interval, digits: int = 2) -> str:
+    """`0.42 [0.31, 0.55]`; `undefined` where there is no value."""
+    if interval.value is None:
+        return "undefined"
+    tail = ends(interval, digits)
+    return number(interval.value, digits) + (f" {tail}" if tail != DASH else "")
+
+
+def divide(top: float | None, bottom: float | None) -> float | None:
+    """A quotient; None where a side is unknown or the divisor is 0."""
+    return None if top is None or not bottom else top / bottom
+
+
+def _scale(value: float, base: int, prefixes: tuple[str, ...]) -> tuple[float, str]:
+    for prefix in prefixes[:-1]:
+        if abs(value) < base * 0.9995:
+            return value, prefix
+        value /= base
+    return value, prefixes[-1]
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, whole numbers kept whole, nothing in exponent form below a million."""
+    if value == 0 or (abs(value) >= 100 and abs(value) < 1e6):
+        return f"{value:.0f}"
+    if abs(value) < 1e-3 or abs(value) >= 1e6:
+        return f"{value:.2e}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
