@@ -57,10 +57,10 @@ def pair_row(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
-    whole: list[int] = tokenizer.encode(context + continuation, add_special_tokens=False)
-    start = len(tokenizer.encode(context, add_special_tokens=False)) if context else 0
-    if start == 0:
-        whole, start = [prefix_token(tokenizer), *whole], 1
+    if context:
+        whole, start = tokenizer.encode(context + continuation), len(tokenizer.encode(context))
+    else:
+        whole, start = [prefix_token(tokenizer), *tokenizer.encode(continuation, add_special_tokens=False)], 1
     scored = len(whole) - start
     if not 0 < scored <= size:
         raise UsageError(f"continuation {continuation!r} has {scored} tokens; the model takes 1 to {size}")
@@ -69,7 +69,7 @@ def pair_row(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str
 
 def rolling_rows(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> list[Row]:
     """Windows of at most `size` inputs that together predict every token of `text` once, the first from BOS/EOS."""
-    full = [prefix_token(tokenizer), *tokenizer.encode(text, add_special_tokens=False)]
+    full = [prefix_token(tokenizer), *tokenizer.encode(text, add_special_tokens=False, verbose=False)]
     rows = []
     for start in range(1, len(full), size):
         end = min(start + size, len(full))
@@ -103,15 +103,15 @@ def score_rows(model: PreTrainedModel, rows: Sequence[Row], batch_size: int | No
 def _score_batch(model: PreTrainedModel, rows: Sequence[Row]) -> list[tuple[float, bool]]:
     longest = max(len(row.ids) for row in rows) - 1
     inputs = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask, wanted = torch.zeros_like(inputs), torch.zeros_like(inputs, dtype=torch.bool)
-    targets = torch.zeros_like(inputs)
+    targets, wanted = torch.zeros_like(inputs), torch.zeros_like(inputs, dtype=torch.bool)
     for i, (ids, scored) in enumerate(rows):
         length = len(ids) - 1
         inputs[i, :length], targets[i, :length] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
-        mask[i, :length], wanted[i, length - scored : length] = 1, True
+        wanted[i, length - scored : length] = True
     device = model.device
     wanted, gold = wanted.to(device), targets.to(device)[wanted.to(device)]
-    logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits
+    # No attention mask: causal attention never looks at the padding on the right, and is faster unmasked.
+    logits = model(input_ids=inputs.to(device), use_cache=False).logits
     logits = logits[wanted].float()
     logprobs = -torch.nn.functional.cross_entropy(logits, gold, reduction="none").double()
     greedy = logits.argmax(-1) == gold
@@ -149,7 +149,7 @@ def greedy_texts(released: Released, prompts: Sequence[str], max_new_tokens: int
     Prompts of equal token count share a batch, so no padding is needed and batching cannot change the text.
     """
     tokenizer, model = released.tokenizer, released.model
-    encoded = [tokenizer.encode(p, add_special_tokens=False) or [prefix_token(tokenizer)] for p in prompts]
+    encoded = [tokenizer.encode(p) or [prefix_token(tokenizer)] for p in prompts]
     room = context_size(model) - max_new_tokens
     encoded = [ids[-room:] for ids in encoded]
     texts = [""] * len(prompts)
