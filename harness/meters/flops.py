@@ -1,39 +1,53 @@
-"""Counting floating-point operations: torch's FlopCounterMode plus the kernels its table lacks."""
+"""Counting floating-point operations: torch's formulas plus the kernels its table lacks."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 Shape = tuple[int, ...]
 aten = torch.ops.aten
 
 
-def flop_counter() -> FlopCounterMode:
-    """A counter of all matrix products (a multiply-add is 2), attention kernels of the CPU included.
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts matrix products (a multiply-add is 2) and attention kernels, those of the CPU included.
 
-    Causal attention is counted in full, as the kernels' own formulas in torch do; element-wise work is not counted.
+    The formulas are those of torch's FlopCounterMode, which is not used itself: it runs some kernels (silu's backward)
+    decomposed, which changes the last bits of gradients, and its module tracker keeps gradients alive longer.
+    Causal attention is counted in full, as torch's formulas do; element-wise work is not counted.
     """
-    counter: Any = FlopCounterMode(display=False, custom_mapping=_formulas())
-    # The per-module tracker hangs hooks on the graph that keep gradients alive longer and would disturb the memory
-    # meter; only the total is read here.
-    counter.mod_tracker = _NoModules()
-    return cast(FlopCounterMode, counter)
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        """FLOPs so far."""
+        self._formulas = {**flop_registry, **_formulas()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = getattr(func, "_overloadpacket", func)
+        formula = self._formulas.get(packet)
+        if formula is None and _only_composite(func, args):
+            with self:  # inference mode hands over `linear` and the like whole: look inside
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
 
 
-class _NoModules:
-    """Stands in for torch's module tracker: everything belongs to the whole."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> _NoModules:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def _only_composite(func: Any, args: Any) -> bool:
+    """Whether an operation has no kernel of its own on the device, only a recipe of other operations."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return False
+    device = next((a.device.type for a in args if isinstance(a, torch.Tensor)), "cpu")
+    return not torch._C._dispatch_has_kernel_for_dispatch_key(str(func._name), device.upper())
 
 
 def _sdpa(query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
@@ -80,4 +94,4 @@ def _formulas() -> dict[Any, Any]:
     for name in ("gemv_4bit", "gemm_4bit"):  # registered only once bitsandbytes is imported
         if hasattr(torch.ops.bitsandbytes, name):
             found[getattr(torch.ops.bitsandbytes, name)] = _fused_4bit
-    return found
+    return {op: shape_wrapper(formula) for op, formula in found.items()}  # type: ignore[no-untyped-call]

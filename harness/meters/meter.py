@@ -96,11 +96,11 @@ class Meter:
             yield
             flops = self._seen[key]
         else:
-            from harness.meters.flops import flop_counter
+            from harness.meters.flops import FlopCounter
 
-            with flop_counter() as counter:
+            with FlopCounter() as counter:
                 yield
-            flops = counter.get_total_flops()
+            flops = counter.total
             if key is not None:
                 self._seen[key] = flops
         self.charge(Bill(forward_flops=flops, tokens=tokens))

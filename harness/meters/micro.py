@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.meters.flops import flop_counter
+from harness.meters.flops import FlopCounter
 from harness.meters.memory import LiveStorages
 
 
@@ -43,13 +43,13 @@ def measure_micro(
         The detached loss, and the counts.
     """
     live = LiveStorages()
-    with _collected(), live, flop_counter() as flops:
+    with _collected(), live, FlopCounter() as flops:
         loss = forward()
         gc.collect()  # rubbish in reference cycles is not kept for backward
-        forward_flops, start = flops.get_total_flops(), live.mark()
+        forward_flops, start = flops.total, live.mark()
         kept = live.alive(start, without=_numbers(live, [loss]))
         backward(loss)
-        end, total = live.mark(), flops.get_total_flops()
+        end, total = live.mark(), flops.total
     gradients = _numbers(live, [p.grad for p in params if p.grad is not None])
     peak = live.peak(start, end, without=gradients)
     cost = MicroCost(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from harness.budget import Budget
+from harness.errors import OverBudget
+from harness.meters.meter import Meter
 from harness.meters.micro import MicroCost, measure_micro
 
 B, D, H = 4, 8, 16
@@ -115,3 +119,43 @@ def test_metering_changes_no_bit() -> None:
     loss, _ = measure_micro(lambda: mlp(data).pow(2).mean(), torch.Tensor.backward, list(mlp.parameters()))
     assert torch.equal(loss, plain)
     assert all(torch.equal(a, p.grad) for a, p in zip(gradients, mlp.parameters(), strict=True) if p.grad is not None)
+
+
+def test_metering_a_llama_changes_no_bit(tiny_llama: Any) -> None:
+    """Some kernels (silu's backward) have a decomposition with other rounding; it must not be run."""
+    model, ids = tiny_llama.model.train(), torch.arange(64).view(2, 32)
+
+    def gradients(run: Callable[[], object]) -> list[torch.Tensor]:
+        model.zero_grad()
+        run()
+        return [p.grad.clone() for p in model.parameters()]
+
+    def forward() -> torch.Tensor:
+        loss: torch.Tensor = model(input_ids=ids, labels=ids).loss
+        return loss
+
+    plain = gradients(lambda: forward().backward())
+    metered = gradients(lambda: measure_micro(forward, torch.Tensor.backward, list(model.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(plain, metered, strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_meter_measures_forward_passes_in_any_mode(mode: Any) -> None:
+    linear, meter = nn.Linear(D, H), Meter()
+    with meter.stage("undo"), mode():
+        for _ in range(3):
+            with meter.measure(tokens=B, key="linear"):
+                linear(torch.ones(B, D))
+        with meter.measure():
+            linear(torch.ones(2 * B, D))
+    assert meter.bills["undo"].forward_flops == 5 * UNIT
+    assert meter.bills["undo"].tokens == 3 * B
+
+
+def test_measure_is_over_budget_when_it_is() -> None:
+    meter = Meter(Budget(flops=1.5 * UNIT))
+    linear = nn.Linear(D, H)
+    with meter.measure():
+        linear(torch.ones(B, D))
+    with pytest.raises(OverBudget, match=r"budget\.flops"), meter.measure():
+        linear(torch.ones(B, D))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import random_llama
 
 from harness.budget import Budget
 from harness.errors import OutOfMemory, OverBudget, UsageError
@@ -18,7 +18,6 @@ from harness.meters.meter import Meter
 from harness.packing import PackedBlocks
 from harness.plugins import Context
 from harness.training import TrainResult, TrainSettings, train
-from conftest import random_llama
 
 SETTINGS = TrainSettings(max_steps=8, learning_rate=3e-3, per_device_train_batch_size=4, block_size=32, eval_points=4)
 
@@ -33,7 +32,9 @@ def context(folder: Path, budget: str = "", seed: int = 0, **options: Any) -> Co
     return Context(seed=seed, device="cpu", folder=folder, meter=Meter(Budget.from_text(budget)), **options)
 
 
-def run(folder: Path, settings: TrainSettings = SETTINGS, budget: str = "", **options: Any) -> tuple[Any, TrainResult, Meter]:
+def run(
+    folder: Path, settings: TrainSettings = SETTINGS, budget: str = "", **options: Any
+) -> tuple[Any, TrainResult, Meter]:
     model, ctx = random_llama(), context(folder, budget)
     return model, train(model, batches(settings), settings, ctx, **options), ctx.meter
 
@@ -160,7 +161,8 @@ def test_a_budget_without_a_step_is_over_budget(tmp_path: Path, budget: str) -> 
 def test_other_stages_have_spent_the_budget(tmp_path: Path) -> None:
     ctx = context(tmp_path, "steps=5")
     with ctx.meter.stage("search"):
-        assert train(random_llama(), batches(), SETTINGS.model_copy(update={"max_steps": 4}), ctx).stopped_by == "max_steps"
+        four = SETTINGS.model_copy(update={"max_steps": 4})
+        assert train(random_llama(), batches(), four, ctx).stopped_by == "max_steps"
     with ctx.meter.stage("attack"):
         assert train(random_llama(), batches(), SETTINGS, ctx).steps == 1
         with pytest.raises(OverBudget):
@@ -196,7 +198,7 @@ def test_memory_over_budget_is_raised_before_the_first_update(tmp_path: Path) ->
     assert result.steps == 8
     model, ctx = random_llama(), context(tmp_path, f"memory={need - 100}")
     before = weights(model)
-    with pytest.raises(OutOfMemory, match="budget.memory"):
+    with pytest.raises(OutOfMemory, match=r"budget\.memory"):
         train(model, batches(), SETTINGS, ctx)
     assert all(torch.equal(before[name], value) for name, value in weights(model).items())
     assert ctx.meter.total.steps == 0
