@@ -73,7 +73,6 @@ def fetch(name: str, cache_dir: Path, *, online: bool, known: dict[str, KnownMod
         UsageError: unknown name, nothing to fetch, offline, or the download is not the published file.
     """
     model = _known(name, known)
-    cache_dir.mkdir(parents=True, exist_ok=True)
     check_output_folder(cache_dir / "models", need_bytes=2 << 30)
     with FileLock(cache_dir / "models" / f".{name}.lock"):
         place = fetched(name, cache_dir)
@@ -172,6 +171,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    from harness.models.load import quiet_bars
     from harness.models.save import save_released
     from harness.probes import check
 
@@ -179,9 +179,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise UsageError(f"reading GGUF weights: {reason}")
     where, name = gguf.parent, gguf.name
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
-    quantised = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+    with quiet_bars():
+        quantised = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
     values = quantised.config.to_dict()
-    values.pop("quantization_config", None)
+    for key in ("quantization_config", "_model_name_or_path"):
+        values.pop(key, None)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config

@@ -80,8 +80,10 @@ def check_file(path: Path) -> dict[str, TensorInfo]:
     with path.open("rb") as file:
         start = file.read(64)
         length = struct.unpack("<Q", start[:8])[0] if size > 8 else 0
-        if length > min(size - 8, MAX_HEADER) or start[8:9] != b"{":
+        if length > MAX_HEADER or start[8:9] != b"{":
             raise UsageError(f"{path} is {_what(start)}")
+        if length > size - 8:
+            raise UsageError(f"{path} is truncated or corrupt: a header of {length} bytes in a file of {size}")
         file.seek(8)
         raw = file.read(length)
     try:

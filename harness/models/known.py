@@ -34,7 +34,7 @@ STORIES260K = KnownModel(
     sha256={"model.safetensors": "407a7c581bdd66972383ce9ad24857713fb98786d06ea564a2fe9b34ebe77dfd"},
 )  # fmt: skip
 SMOLLM2_135M = KnownModel(
-    name="smollm2-135m", summary="SmolLM2-135M-Instruct (harness fetch smollm2-135m)", parameters=134_515_008,
+    name="smollm2-135m", summary="SmolLM2-135M-Instruct (harness fetch; without a hub, de-quantised Q4_1)", parameters=134_515_008,
     licence="Apache-2.0", hub="HuggingFaceTB/SmolLM2-135M-Instruct",
 )  # fmt: skip
 TINY = KnownModel(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,13 +250,17 @@ def _registered_defense(name: str, settings: dict[str, Any]) -> Defense:
 
 @contextmanager
 def quiet_bars() -> Iterator[None]:
-    """No "Loading weights" and "Writing model shards" bars from transformers: ours are on stderr already."""
+    """No "Loading weights" and "Writing model shards" bars from transformers, and nothing on stdout.
+
+    transformers may import deepspeed here, whose log goes to whatever stdout is at that moment, for good.
+    """
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -132,6 +132,7 @@ def _write(partial: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         _edit_config(partial, dtype, block)
     for path in partial.rglob("*"):
         if path.is_file():
+            path.chmod(0o644)  # safetensors writes 0600
             _sync(path)
 
 
