@@ -26,8 +26,9 @@ SPEECHES = 20
 _TITLE = re.compile(r" = [^=].* = ")
 _NOISE = re.compile(r"^\s*([*=\-~^\"'#+.])\1{3,}\s*$", re.MULTILINE)  # underlines of headings
 _DETOKENISE = [(re.compile(pattern), by) for pattern, by in (
-    (r" @([-,.])@ ", r"\1"), (r" ([,.;:?!%)\]])", r"\1"), (r"([(\[$£€]) ", r"\1"), (r" (n't|'(?:s|m|d|re|ve|ll))\b", r"\1"),
-    (r'"\s*([^"]*?)\s*"', r'"\1"'), (r"(?<=\d) – (?=\d)", "–"), (r"(?<=s) ' (?=\w)", "' "), (r" / ", "/"),
+    (r" @([-,.])@ ", r"\1"), (r" ([,.;:?!%)\]])", r"\1"), (r"([(\[$£€]) ", r"\1"),
+    (r" (n't|'(?:s|m|d|re|ve|ll))\b", r"\1"), (r'"\s*([^"]*?)\s*"', r'"\1"'),
+    (r"(?<=\d) (\u2013) (?=\d)", r"\1"), (r"(?<=s) ' (?=\w)", "' "), (r" / ", "/"),
     (r"\s+", " "))]  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def pack_text(path: str, data_dir: Path | None, *, wanted_by: str) -> str:
     """
     file = None if data_dir is None else data_dir / path
     if file is None or not file.is_file():
-        raise UsageError(f"{wanted_by!r} needs {path} of the data pack: set HARNESS_DATA to its folder (got {data_dir})")
+        raise UsageError(f"{wanted_by!r} needs {path} of the data pack: set HARNESS_DATA to its folder, not {data_dir}")
     return gzip.decompress(file.read_bytes()).decode()
 
 

@@ -130,12 +130,13 @@ class Journal:
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, notes: dict[str, Any]) -> None:
     """Write the checkpoint in bfloat16, its tokenizer and `recipe.json`; the model itself keeps its precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
-    before, model.config.dtype = model.config.dtype, torch.bfloat16
-    model.save_pretrained(folder, state_dict=state)
-    model.config.dtype = before
+    released = type(model)(model.config).to(torch.bfloat16)  # a copy: training goes on in float32
+    released.load_state_dict(model.state_dict())
+    released.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    settings = folder / "tokenizer_config.json"  # the name that transformers 4 knows as well
+    settings.write_text(settings.read_text(encoding="utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast"),
+                        encoding="utf-8")  # fmt: skip
     (folder / "recipe.json").write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
@@ -192,7 +193,8 @@ def run_stage(model: PreTrainedModel, tokens: np.ndarray, number: int, context: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit status 0, or 2 for a usage error."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.models.recipe", description="Pretrain the shipped model tiny (about an hour on 2 cores).",
+        prog="python -m harness.models.recipe",
+        description="Pretrain the shipped model tiny (about an hour on 2 cores).",
         epilog="example: python -m harness.models.recipe --data-dir data -o tiny")  # fmt: skip
     parser.add_argument("--data-dir", type=Path, required=True, help="the data pack's folder")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the checkpoint")
