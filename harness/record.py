@@ -51,7 +51,7 @@ class Record(Settings):
     spec: dict[str, JsonValue]
     """The whole resolved spec; at least model, defense, attack, task, seed, budget."""
     model: ModelInfo
-    """The base."""
+    """The model that was locked and attacked."""
     fidelity: Fidelity = Fidelity(reason="not measured")
     """Locked against base."""
     utility: Utilities = Utilities()

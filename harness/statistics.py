@@ -50,7 +50,7 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     z, p = float(stats.norm.ppf(0.5 + level / 2)), successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))  # rounding must not lose p
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,18 @@ from harness.sections import Costs, Fidelity, Flag, ModelInfo, Point, TaskInfo
 METRIC = "bits"
 
 
-def make_items(*, recovery: float = 0.5, gain: float = 0.4, seeds: tuple[int, ...] = (1, 2), n: int = 60, noise: float = 0.01,
-               utility: float = 0.9, attacked_utility: float | None = None, attacked: bool = True, rng: int = 0) -> list[Item]:  # fmt: skip
+def make_items(
+    *,
+    recovery: float = 0.5,
+    gain: float = 0.4,
+    seeds: tuple[int, ...] = (1, 2),
+    n: int = 60,
+    noise: float = 0.01,
+    utility: float = 0.9,
+    attacked_utility: float | None = None,
+    attacked: bool = True,
+    rng: int = 0,
+) -> list[Item]:
     """Items whose recovery is about `recovery`; utility is the share of right answers of locked and attacked."""
     draw = np.random.default_rng(rng)
     base = draw.normal(-2, 0.3, n)
@@ -31,44 +41,92 @@ def make_items(*, recovery: float = 0.5, gain: float = 0.4, seeds: tuple[int, ..
         for seed in seeds if attacked or side == "reference" else ():
             seed = seed if side == "attacked" else seed + 1000
             values = base + share * gain + draw.normal(0, noise) + draw.normal(0, noise, n)
-            items += [Item(side, METRIC, seed, f"d{i}", float(values[i]), 100.0) for i in range(n)]  # type: ignore[arg-type]
+            items += [Item(side, METRIC, seed, f"d{i}", float(values[i]), 100.0) for i in range(n)]
     shares = {"base": 1.0, "locked": utility, "attacked": utility if attacked_utility is None else attacked_utility}
     for side, share in shares.items():
         for seed in (None,) if side != "attacked" else seeds if attacked else ():
-            items += [Item(side, "utility/pairs", seed, str(i), float(i < share * 100)) for i in range(100)]  # type: ignore[arg-type]
-            items += [Item(side, "utility/perplexity", seed, str(i), -2 - 0.1 * (i % 3), 50.0) for i in range(9)]  # type: ignore[arg-type]
+            items += [Item(side, "utility/pairs", seed, str(i), float(i < share * 100)) for i in range(100)]
+            items += [Item(side, "utility/perplexity", seed, str(i), -2 - 0.1 * (i % 3), 50.0) for i in range(9)]
     return items
 
 
-def make_cell(*, defense: Any = "dlr", attack: Any = "lora", seed: int = 0, status: str = "complete", reason: str | None = None,
-              flags: tuple[Flag, ...] = (), items: list[Item] | None = None, kept: int = 5 << 20, task: str = "python_source",
-              budget: dict[str, Any] | None = None, knowledge: str = "code", model: str = "tiny", **effects: Any) -> Cell:  # fmt: skip
+def make_cell(
+    *,
+    defense: Any = "dlr",
+    attack: Any = "lora",
+    seed: int = 0,
+    status: str = "complete",
+    reason: str | None = None,
+    flags: tuple[Flag, ...] = (),
+    items: list[Item] | None = None,
+    kept: int = 5 << 20,
+    task: str = "python_source",
+    budget: dict[str, Any] | None = None,
+    knowledge: str = "code",
+    model: str = "tiny",
+    **effects: Any,
+) -> Cell:
     """A cell whose record follows from its items."""
     if items is None:
         items = make_items(attacked=status == "complete", rng=seed, seeds=(10 * seed + 1, 10 * seed + 2), **effects)
-    spec = {"model": {"name": model}, "defense": defense if isinstance(defense, dict) else {"name": defense},
-            "attack": attack if isinstance(attack, dict) else {"name": attack}, "task": {"name": task}, "seed": seed,
-            "budget": {"steps": 100} if budget is None else budget, "corpus": "python_docs"}  # fmt: skip
+    spec = {
+        "model": {"name": model},
+        "defense": defense if isinstance(defense, dict) else {"name": defense},
+        "attack": attack if isinstance(attack, dict) else {"name": attack},
+        "task": {"name": task},
+        "seed": seed,
+        "budget": {"steps": 100} if budget is None else budget,
+        "corpus": "python_docs",
+    }
     numbers = task_numbers(items, METRIC, "-bits/byte")
     ends = {"locked": numbers.score.attacked.value, "base": numbers.score.reference.value}
     starts = {"locked": numbers.score.locked.value, "base": numbers.score.base.value}
-    paths = {side: [Point(step=20 * k, tokens=1000 * k, flops=1e9 * k, score=starts[side] + (ends[side] - starts[side]) * k / 5)
-                    for k in range(6)] if ends[side] is not None and starts[side] is not None else []
-             for side in ("locked", "base")}  # fmt: skip
-    bill = Bill(forward_flops=2e9, backward_flops=4e9, tokens=5000, steps=100, seconds=3.5, kept_for_backward_bytes=kept,
-                peak_backward_bytes=kept * 2, optimizer_bytes=1 << 20, gradient_bytes=1 << 19, trainable_parameters=12345,
-                peak_host_bytes=600 << 20)  # fmt: skip
+    paths = {
+        side: [
+            Point(step=20 * k, tokens=1000 * k, flops=1e9 * k, score=starts[side] + (ends[side] - starts[side]) * k / 5)
+            for k in range(6)
+        ]
+        if ends[side] is not None and starts[side] is not None
+        else []
+        for side in ("locked", "base")
+    }
+    bill = Bill(
+        forward_flops=2e9,
+        backward_flops=4e9,
+        tokens=5000,
+        steps=100,
+        seconds=3.5,
+        kept_for_backward_bytes=kept,
+        peak_backward_bytes=kept * 2,
+        optimizer_bytes=1 << 20,
+        gradient_bytes=1 << 19,
+        trainable_parameters=12345,
+        peak_host_bytes=600 << 20,
+    )
     record = Record(
-        id=hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16], status=status, status_reason=reason, spec=spec,
-        model=ModelInfo(name=model, parameters=10**6), task=TaskInfo(name=task, metric=METRIC, unit="-bits/byte"),
+        id=hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16],
+        status=status,
+        status_reason=reason,
+        spec=spec,
+        model=ModelInfo(name=model, parameters=10**6),
+        task=TaskInfo(name=task, metric=METRIC, unit="-bits/byte"),
         fidelity=Fidelity(kl=0.03, top1_agreement=0.91, dtype="float32", tokens=900),
-        utility=utilities(items, {"pairs": 0.5}), score=numbers.score, gain=numbers.gain, recovery=numbers.recovery,
-        reference_gain=numbers.reference_gain, trajectory=paths["locked"], reference_trajectory=paths["base"],
-        cost=Costs(lock=bill, attack=bill if status == "complete" else None,
-                   reference=bill.model_copy(update={"kept_for_backward_bytes": 2 << 20})),
-        cost_to_recover=costs_to_recover(paths["locked"], paths["base"]) if paths["locked"] else {}, validity=list(flags),
+        utility=utilities(items, {"pairs": 0.5}),
+        score=numbers.score,
+        gain=numbers.gain,
+        recovery=numbers.recovery,
+        reference_gain=numbers.reference_gain,
+        trajectory=paths["locked"],
+        reference_trajectory=paths["base"],
+        cost=Costs(
+            lock=bill,
+            attack=bill if status == "complete" else None,
+            reference=bill.model_copy(update={"kept_for_backward_bytes": 2 << 20}),
+        ),
+        cost_to_recover=costs_to_recover(paths["locked"], paths["base"]) if paths["locked"] else {},
+        validity=list(flags),
         provenance=Provenance(code=Code(version="0.1.0"), weights=Weights(base="a" * 64), knowledge=knowledge),
-    )  # fmt: skip
+    )
     return Cell(record, items)
 
 

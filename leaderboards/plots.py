@@ -1,0 +1,185 @@
+"""Figures of a folder of results: what each attack recovered and what it cost. Needs the extra `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import Unavailable
+from harness.record import Record
+from harness.robustness import label_of, labels
+from leaderboards.formats import visible
+from leaderboards.load import load_results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = ("#888888", "#1b6ca8", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93")
+"""Grey is the first defense in name order that is `none`."""
+
+
+def board_figure(folder: Path, output: Path) -> None:
+    """One picture of a result: recovery with its interval per attack and defense, and beside it bytes kept for backward.
+
+    Args:
+        folder: what `harness run -o` wrote.
+        output: a .png, .svg or .pdf file.
+
+    Raises:
+        UsageError: nothing readable in the folder.
+        Unavailable: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    records = [cell.record for cell in load_results(folder).cells]
+    grid = _grid(records)
+    attacks, defenses = _names(grid)
+    height = 1.2 + 0.32 * len(attacks) * max(1, len(defenses)) * 0.75
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(9, max(3.0, height)), width_ratios=(3, 2))
+    for column, defense in enumerate(defenses):
+        offset = (column - (len(defenses) - 1) / 2) * 0.8 / len(defenses)
+        for row, attack in enumerate(attacks):
+            for record in grid.get((defense, attack), []):
+                _recovery_mark(left, record, row + offset, _COLOURS[column % len(_COLOURS)])
+        rows = [row for row, attack in enumerate(attacks) if _kept(grid, defense, attack)]
+        right.barh([row + offset for row in rows], [_kept(grid, defense, attacks[row]) / 2**20 for row in rows],
+                   height=0.7 / len(defenses), color=_COLOURS[column % len(_COLOURS)], label=_plain(defense))  # fmt: skip
+    _frame(left, right, attacks)
+    figure.tight_layout()
+    _save(figure, output)
+
+
+def trajectory_figure(records: Sequence[Record], output: Path) -> None:
+    """Score on the selection split against FLOPs: every attack on its locked model, and dashed on the base.
+
+    Args:
+        records: of one task.
+        output: a .png, .svg or .pdf file.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for index, record in enumerate(records):
+        colour = _COLOURS[(index + 1) % len(_COLOURS)]
+        name = _plain(f"{record.name('defense')}, {record.name('attack')}, seed {record.spec['seed']}")
+        for points, style, label in ((record.trajectory, "-", name), (record.reference_trajectory, "--", None)):
+            axes.plot([p.flops for p in points], [p.score for p in points], style, color=colour, label=label, marker=".")
+    axes.set_xlabel("FLOPs spent by the attacker (dashed: on the base)")
+    axes.set_ylabel(_plain(f"score, selection split ({records[0].task.unit})" if records else "score"))
+    if records:
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    _save(figure, output)
+
+
+def heat_map(folder: Path, output: Path) -> None:
+    """Recovery by defense and attack; cells without one say why.
+
+    Args:
+        folder: what `harness run -o` wrote.
+        output: a .png, .svg or .pdf file.
+
+    Raises:
+        UsageError: nothing readable in the folder.
+        Unavailable: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    grid = _grid([cell.record for cell in load_results(folder).cells])
+    attacks, defenses = _names(grid)
+    values = [[_value(grid.get((defense, attack), [])) for attack in attacks] for defense in defenses]
+    shown = [[float("nan") if value is None else value for value in row] for row in values]
+    figure, axes = plt.subplots(figsize=(2 + 0.9 * len(attacks), 1.6 + 0.6 * len(defenses)))
+    image = axes.imshow(shown, cmap="RdYlBu_r", vmin=0, vmax=1, aspect="auto")
+    for row, defense in enumerate(defenses):
+        for column, attack in enumerate(attacks):
+            value = values[row][column]
+            text = f"{value:.2f}" if value is not None else _why(grid.get((defense, attack), []))
+            axes.text(column, row, text, ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(attacks)), [_plain(name) for name in attacks], rotation=30, ha="right")
+    axes.set_yticks(range(len(defenses)), [_plain(name) for name in defenses])
+    figure.colorbar(image, label="recovery")
+    figure.tight_layout()
+    _save(figure, output)
+
+
+def _recovery_mark(axes: Axes, record: Record, y: float, colour: str) -> None:
+    recovery = record.recovery
+    if recovery.value is None:
+        axes.text(0.02, y, _why([record]), fontsize=7, va="center", color=colour)
+        return
+    if recovery.low is not None and recovery.high is not None:
+        axes.plot([recovery.low, recovery.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    hollow = bool(record.errors or record.utility.collapsed)
+    axes.plot(recovery.value, y, "o", color=colour, markersize=6, markerfacecolor="white" if hollow else colour)
+
+
+def _frame(left: Axes, right: Axes, attacks: Sequence[str]) -> None:
+    left.axvline(0, color="black", linewidth=0.8)
+    left.axvline(1, color="black", linewidth=0.8, linestyle=":")
+    left.set_yticks(range(len(attacks)), [_plain(name) for name in attacks])
+    left.invert_yaxis()
+    left.set_xlabel("recovery with 95 % interval (0: the lock held, 1: it did nothing)\nhollow: collapsed or not counted",
+                    fontsize=8)  # fmt: skip
+    if right.patches:
+        right.set_xscale("log")
+        right.legend(fontsize=8, loc="lower right")
+    right.set_xlabel("MiB kept for backward (log)", fontsize=8)
+
+
+def _grid(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    defenses, attacks = (labels([record.spec[part] for record in records]) for part in ("defense", "attack"))
+    grid: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        key = (label_of(defenses, record.spec["defense"]), label_of(attacks, record.spec["attack"]))
+        grid.setdefault(key, []).append(record)
+    return grid
+
+
+def _names(grid: dict[tuple[str, str], list[Record]]) -> tuple[list[str], list[str]]:
+    attacks, defenses = sorted({attack for _, attack in grid}), sorted({defense for defense, _ in grid})
+    return attacks, sorted(defenses, key=lambda name: (name != "none", name))
+
+
+def _kept(grid: dict[tuple[str, str], list[Record]], defense: str, attack: str) -> int:
+    bills = [record.cost.attack for record in grid.get((defense, attack), []) if record.cost.attack]
+    return max((bill.kept_for_backward_bytes for bill in bills), default=0)
+
+
+def _value(records: Sequence[Record]) -> float | None:
+    """The largest recovery: what an attacker would report."""
+    known = [record.recovery.value for record in records if record.recovery.value is not None and not record.errors]
+    return max(known, default=None)
+
+
+def _why(records: Sequence[Record]) -> str:
+    if not records:
+        return ""
+    record = records[0]
+    if record.status != "complete":
+        return record.status.replace("_", " ")
+    return "not counted" if record.errors else "undefined"
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib draws as it is: no mathematics from dollar signs."""
+    return visible(text).replace("$", r"\$")
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise Unavailable("figures need matplotlib: pip install 'lockbench[report]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, output: Path) -> None:
+    """Write the figure; no date inside, so that equal results give equal files."""
+    metadata = {"Date": None} if output.suffix == ".svg" else {"CreationDate": None} if output.suffix == ".pdf" else {}
+    figure.savefig(output, dpi=150, metadata=metadata)
+    _pyplot().close(figure)
