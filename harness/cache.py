@@ -1,8 +1,10 @@
 """Content-addressed cache of shared work: bases' utilities, locks, references. Safe under several processes.
 
-An entry is a folder named by the hash of its key. It is built in a work folder under a file lock and renamed into place when
-whole, with the sha256 of every file in `entry.json`; a hit is checked against it, so a partial or altered entry is
-rebuilt and never served. The work folder outlives a kill: what a training run saved there for resuming is found again.
+An entry is a folder named by the hash of its key. It is built in a work folder under a file lock and renamed into
+place when whole, with the sha256 of every file in `entry.json`; a hit is checked against it, so a partial or altered
+entry is rebuilt and never served.
+
+The work folder outlives a kill: what a training run saved there for resuming is found again.
 """
 
 from __future__ import annotations

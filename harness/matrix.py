@@ -1,4 +1,4 @@
-"""The grid: models x defenses x attacks x tasks x seeds, one cell after the other, shared work done once by the cache."""
+"""The grid: models x defenses x attacks x tasks x seeds, one cell after the other; the cache does shared work once."""
 
 from __future__ import annotations
 

@@ -112,8 +112,8 @@ class Plugin(ABC):
 
     Settings: ClassVar[type[Settings]]
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings  # an instance of the class's `Settings`
 
     @classmethod
     def summary(cls) -> str:

@@ -1,7 +1,7 @@
 """Plug-ins by name, through entry points: built-ins come in by the same door as a third party's package.
 
-Lazy (nothing is imported until a name is asked for), typed (a wrong class is refused), a collision of names is an error,
-a broken plug-in warns and is skipped, and `origin` says which distribution a name came from.
+Lazy (nothing is imported until a name is asked for), typed (a wrong class is refused), a collision of names is an
+error, a broken plug-in warns and is skipped, and `origin` says which distribution a name came from.
 """
 
 from __future__ import annotations

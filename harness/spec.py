@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import Field, SerializeAsAny
@@ -79,15 +79,15 @@ class Spec(Settings):
 
     def build_defense(self) -> Defense:
         """The lock, with its settings."""
-        return build(registry.defenses(), self.defense, "defense")
+        return cast(Defense, build(registry.defenses(), self.defense, "defense"))
 
     def build_attack(self) -> Attack:
         """The attack, with its settings."""
-        return build(registry.attacks(), self.attack, "attack")
+        return cast(Attack, build(registry.attacks(), self.attack, "attack"))
 
     def build_task(self, data_dir: Path | None) -> Task:
         """The task, with its settings and data."""
-        return build(registry.tasks(), self.task, "task", data_dir)
+        return cast(Task, build(registry.tasks(), self.task, "task", data_dir))
 
 
 def build(plugins: registry.Registry[Any], chosen: Mapping[str, Any], where: str, *arguments: Any) -> Any:

@@ -1,7 +1,7 @@
 """Shared work, done once and cached by content: bases, locks, utilities, untouched scores, attacked runs.
 
-A cell is a handful of these; a matrix shares them. Each result is an entry of `harness.cache`, so a killed run finds again
-whatever was finished, and two processes do not do the same work twice.
+A cell is a handful of these; a matrix shares them. Each result is an entry of `harness.cache`, so a killed run finds
+again whatever was finished, and two processes do not do the same work twice.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness import probes, registry
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
-from harness.errors import UsageError
-from harness.items import Item, read_items, write_items
+from harness.errors import Unavailable, UsageError
+from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, ItemScore, LockContext, Released, Split, Task
 from harness.progress import Progress
@@ -113,8 +113,9 @@ class Workshop:
         """The locked model as released: read back from its folder, at the precision it is stored in."""
         from harness.models.load import load_model
 
-        return load_model(str(lock.folder / "model"), data_dir=self.data_dir, dtype=spec.model.dtype,
-                          device=self.device(spec))  # fmt: skip
+        released = load_model(str(lock.folder / "model"), data_dir=self.data_dir, dtype=spec.model.dtype,
+                              device=self.device(spec))  # fmt: skip
+        return dataclasses.replace(released, name=f"{spec.model.name} locked by {spec.defense['name']}")
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class Workshop:
         found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
         return found
 
-    def scores(self, spec: Spec, task: Task, released: Released, role: str) -> tuple[list[Item], float]:
+    def scores(self, spec: Spec, task: Task, released: Released, role: Side) -> tuple[list[Item], float]:
         """Items of the test split of an untouched model, and its score on the selection split."""
         key = {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
 
@@ -154,12 +155,14 @@ class Workshop:
             _write(entry / "scores.json", {"selection": main_score(task, self._score(task, released, "selection"))})
 
         folder, _ = self.cache.get_or_make("scores", key, make)
-        items = [item._replace(model=role) for item in read_items(folder / "items.parquet")]
+        items = [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
         return items, json.loads((folder / "scores.json").read_text())["selection"]
 
     # -- attacks -----------------------------------------------------------------------------------------------------
 
-    def run(self, spec: Spec, task: Task, target: Released, role: str, replicate: int, secret: Path | None = None) -> Run:
+    def run(
+        self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None
+    ) -> Run:
         """Attack `target` once: role `attacked` on the locked model, `reference` on the base.
 
         Raises:
@@ -167,8 +170,6 @@ class Workshop:
         """
         for requirement in registry.attacks().get(spec.attack["name"]).requires:
             if reason := probes.check(requirement):
-                from harness.errors import Unavailable
-
                 raise Unavailable(reason)
         seed = derive(spec.seed, role, replicate)
         key = {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
@@ -186,7 +187,7 @@ class Workshop:
         saved["utility"] = UtilityScores.model_validate(saved["utility"])
         return Run(items=read_items(folder / "items.parquet"), **saved)
 
-    def _attack(self, spec: Spec, task: Task, target: Released, role: str, seed: int, secret: Path | None,
+    def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
                 entry: Path, work: Path) -> None:  # fmt: skip
         from harness.models.digest import weights_digest
 
@@ -205,7 +206,8 @@ class Workshop:
             "selection_score": main_score(task, self._score(task, after, "selection")),
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
-            "training": training, "utility": evaluate_utility(after, spec.utility, self.data_dir).model_dump(mode="json"),
+            "training": training,
+            "utility": evaluate_utility(after, spec.utility, self.data_dir).model_dump(mode="json"),
         })  # fmt: skip
 
     # -- small parts -------------------------------------------------------------------------------------------------
@@ -240,7 +242,7 @@ class Workshop:
     def _corpus(self, name: str, split: str) -> list[str]:
         from harness.corpus import corpus
 
-        return corpus(name, split, self.data_dir)
+        return corpus(name, cast("Literal['train', 'heldout']", split), self.data_dir)
 
     def _corpus_digest(self, spec: Spec) -> str:
         return digest_of(self._corpus(spec.corpus, "train"))
@@ -259,7 +261,7 @@ def main_score(task: Task, items: list[ItemScore]) -> float:
     return sum(item.score * item.weight for item in chosen) / sum(item.weight for item in chosen)
 
 
-def as_item(score: ItemScore, model: str, seed: int | None) -> Item:
+def as_item(score: ItemScore, model: Side, seed: int | None) -> Item:
     """A scored item as a row of `items.parquet`."""
     return Item(model=model, metric=score.metric, seed=seed, item=score.item, score=score.score, weight=score.weight)
 

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({name: {"ok": reason is None, "reason": reason, "needed_by": users[name]}
                           for name, reason in found.items()}, indent=1))  # fmt: skip
         return 0
-    rows = [[name, "yes" if reason is None else "no", reason or "", ", ".join(users[name])] for name, reason in found.items()]
-    print(tabulate(rows, headers=["what", "here", "why not", "needed by attacks"], disable_numparse=True, maxcolwidths=[None, None, 60, 30]))
+    rows = [[name, "no" if reason else "yes", reason or "", ", ".join(users[name])] for name, reason in found.items()]
+    print(tabulate(rows, headers=["what", "here", "why not", "needed by attacks"], disable_numparse=True,
+                   maxcolwidths=[None, None, 60, 30]))  # fmt: skip
     return 0

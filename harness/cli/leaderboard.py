@@ -26,14 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
     from harness.files import atomic_write_text
-    from leaderboards.formats import render
-    from leaderboards.load import load_results
-    from leaderboards.rows import board_rows, cell_rows
+    from leaderboards.board import leaderboard
 
-    loaded = load_results(args.results)
-    text = render(cell_rows(loaded) if args.cells else board_rows(loaded), args.format)
+    text = leaderboard(args.results, args.format, cells=args.cells)
     if args.output:
-        atomic_write_text(args.output, text + "\n")
+        atomic_write_text(args.output, text)
     else:
-        print(text)
+        print(text, end="")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit status 0 (every cell has an outcome), 1 (some failed) or 2 (usage)."""
+    warnings.formatwarning = lambda message, *_, **__: f"harness: {message}\n"
     top = parser()
     args = top.parse_args(_dashes(sys.argv[1:] if argv is None else argv))
     if args.verb is None:

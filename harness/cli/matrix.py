@@ -104,14 +104,12 @@ def _print_plan(cells: list[Any], args: argparse.Namespace) -> None:
 
 
 def _print_result(records: list[Any], args: argparse.Namespace) -> None:
-    from leaderboards.formats import render
-    from leaderboards.rows import board_rows, cell_rows
+    from leaderboards.board import leaderboard
 
     if args.json:
         import json
 
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
         return
-    loaded = options.load_results(args.out, [record.id for record in records])
-    print(render(cell_rows(loaded), "table"))
-    print(render(board_rows(loaded), "table"))
+    print(leaderboard(args.out, cells=True))
+    print(leaderboard(args.out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ def add_spec_options(parser: argparse.ArgumentParser, *, plural: bool = False) -
     group = parser.add_argument_group("what to run")
     group.add_argument("--model", metavar="NAME", help="known name (harness list models), local folder or hub id; "
                        "default tiny. lm-eval's `--model hf --model_args pretrained=...` works too")  # fmt: skip
-    group.add_argument("--model-args", metavar="K=V,...", help="lm-eval style: pretrained=PATH,dtype=float32,revision=...")
+    group.add_argument("--model-args", metavar="K=V,...", help="lm-eval style: pretrained=PATH,dtype=float32")
     group.add_argument("--defense", metavar="NAME", help="the lock (harness list defenses)")
     group.add_argument("--attack", metavar="NAME", help="the attack (harness list attacks)")
     group.add_argument("--task", metavar="NAME", help="what the attacker wants (harness list tasks)")
     group.add_argument("--seed", type=int, metavar="N", help="root seed; default 0")
-    group.add_argument("--budget", metavar="K=V,...", help="limits on the attacker, enforced: steps, tokens, flops, memory, "
-                       "seconds, trials, examples; for example steps=200,memory=8GiB")  # fmt: skip
+    group.add_argument("--budget", metavar="K=V,...", help="limits on the attacker, enforced: steps, tokens, flops, "
+                       "memory, seconds, trials, examples; for example steps=200,memory=8GiB")  # fmt: skip
     if plural:
         for name in ("models", "defenses", "attacks", "tasks", "seeds"):
             group.add_argument(f"--{name}", metavar="A,B", help=f"grid: comma list of {name}")
@@ -43,10 +44,11 @@ def add_place_options(parser: argparse.ArgumentParser, *, out_default: Path | No
     """Options that say where things are; they do not change a cell."""
     group = parser.add_argument_group("where")
     default = Path(os.environ["HARNESS_OUT"]) if out_default and os.environ.get("HARNESS_OUT") else out_default
-    group.add_argument("--out", "--output-path", "-o", type=Path, metavar="DIR", default=default,
-                       help="folder of results; default HARNESS_OUT, else results" if out_default else "output folder")  # fmt: skip
+    text = "folder of results; default HARNESS_OUT, else results" if out_default else "output folder"
+    group.add_argument("--out", "--output-path", "-o", type=Path, metavar="DIR", default=default, help=text)
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="the data pack; default HARNESS_DATA")
-    group.add_argument("--cache", type=Path, metavar="DIR", help="cache of shared work; default HARNESS_CACHE, else the user's cache")
+    group.add_argument("--cache", type=Path, metavar="DIR",
+                       help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
     group.add_argument("--quiet", "-q", action="store_true", help="no progress on stderr")
 
 
@@ -102,10 +104,17 @@ def check_output(folder: Path) -> None:
         UsageError: it cannot be made, is not writable, is full, or holds records of another schema version.
     """
     from harness.files import check_output_folder
-    from leaderboards.load import check_version
+    from harness.record import RECORD, SCHEMA_VERSION
 
     check_output_folder(folder)
-    check_version(folder)
+    for path in folder.glob(f"cells/*/{RECORD}"):
+        try:
+            version = json.loads(path.read_bytes()).get("schema_version")
+        except (ValueError, AttributeError, OSError):  # half-written or foreign: the cell is simply run again
+            continue
+        if version != SCHEMA_VERSION:
+            raise UsageError(f"{folder} holds records of schema version {version!r}, this lockbench writes "
+                             f"{SCHEMA_VERSION}: choose another folder with --out")  # fmt: skip
 
 
 def as_yaml(spec: Any) -> str:
@@ -116,15 +125,11 @@ def as_yaml(spec: Any) -> str:
     return f"# cell {spec.id}\n{body}"
 
 
-def load_results(folder: Path, ids: list[str]) -> Any:
-    """The finished cells of `folder` with these ids."""
-    from leaderboards.load import load_results as load
-
-    return load(folder, only=ids)
-
-
 def workshop(args: argparse.Namespace, progress: Any) -> Any:
     """The workshop over the cache and data that the options name."""
+    from harness.quiet import quiet_libraries
+
+    quiet_libraries()
     from harness.cache import Cache, default_root
     from harness.workshop import Workshop
 

@@ -1,0 +1,204 @@
+"""One cell, from spec to record: base, lock, attack and reference, then the numbers. Ends in a recorded outcome."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import provenance, scoring, validity
+from harness.cache import digest_of
+from harness.errors import Outcome, UsageError
+from harness.files import confined
+from harness.items import Item
+from harness.plugins import Knowledge, Released, Task
+from harness.record import Record, read_record, write_record
+from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
+from harness.spec import Spec
+
+if TYPE_CHECKING:
+    from harness.bill import Bill
+    from harness.utility import UtilityScores
+    from harness.workshop import Lock, Run, Workshop
+
+
+@dataclass
+class Draft:
+    """What is known so far; a cell that ends early is recorded with what it has."""
+
+    spec: Spec
+    task: Task
+    started: str
+    base: Released | None = None
+    locked: Released | None = None
+    lock: Lock | None = None
+    parameters: tuple[int | None, int | None] = (None, None)
+    fidelity: Fidelity = field(default_factory=lambda: Fidelity(reason="not measured"))
+    items: list[Item] = field(default_factory=list)
+    chances: dict[str, float | None] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
+    attacked: list[Run] = field(default_factory=list)
+    reference: list[Run] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
+    """Run the cell, or find it finished; write its record under `out/cells/<id>/`.
+
+    Everything that can go wrong after the spec is resolved ends in a record with a status of its own; a user's mistake
+    that only shows now (a broken checkpoint) is still raised.
+
+    Raises:
+        UsageError: bad input, or a finished record of this id with another spec.
+    """
+    folder = confined(out, "cells", spec.id)
+    done = read_record(folder)
+    if done is not None and digest_of(done.spec) != digest_of(spec):
+        raise UsageError(f"cell {spec.id} in {out} was made from another spec with the same id; use another folder")
+    if done is not None and done.status == "complete":
+        workshop.progress.note(f"{spec.title()}: found complete ({spec.id})")
+        return done
+    draft = Draft(spec=spec, task=spec.build_task(workshop.data_dir), started=provenance.utc_now())
+    status: Status = "complete"
+    reason = None
+    try:
+        _fill(draft, workshop)
+    except Outcome as outcome:
+        status, reason = outcome.status, str(outcome)  # type: ignore[assignment]
+    except KeyboardInterrupt:
+        _write(draft, workshop, folder, "interrupted", "interrupted from outside")
+        raise
+    except UsageError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way; the cell says so and the matrix goes on
+        status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
+        draft.log.append(traceback.format_exc())
+    return _write(draft, workshop, folder, status, reason)
+
+
+def _fill(draft: Draft, workshop: Workshop) -> None:
+    spec, task = draft.spec, draft.task
+    draft.base = base = workshop.base(spec)
+    draft.parameters = (base.model.num_parameters(), None)
+    _untouched(draft, workshop, base, "base")
+    draft.lock = lock = workshop.lock(spec, base)
+    draft.locked = locked = workshop.locked(spec, lock)
+    draft.parameters = (base.model.num_parameters(), locked.model.num_parameters())
+    _untouched(draft, workshop, locked, "locked")
+    draft.fidelity = _fidelity(workshop, spec, base, locked)
+    secret = lock.folder / "secret.safetensors" if spec.build_attack().knowledge is Knowledge.SECRET else None
+    for replicate in range(spec.replicates):  # the reference first: it is what other cells share
+        run = workshop.run(spec, task, workshop.base(spec), "reference", replicate)
+        _take(draft, draft.reference, run, None)
+    for replicate in range(spec.replicates):
+        run = workshop.run(spec, task, workshop.locked(spec, lock), "attacked", replicate, secret)
+        _take(draft, draft.attacked, run, "attacked")
+
+
+def _untouched(draft: Draft, workshop: Workshop, released: Released, side: Any) -> None:
+    items, start = workshop.scores(draft.spec, draft.task, released, side)
+    draft.starts[side] = start
+    utility = workshop.utility(draft.spec, released)
+    draft.items += items + _utility_items(utility, side, None)
+    draft.chances |= {name: found.chance for name, found in utility.tasks.items()}
+
+
+def _take(draft: Draft, runs: list[Run], run: Run, utility_side: Any) -> None:
+    runs.append(run)
+    draft.items += run.items
+    if utility_side:
+        draft.items += _utility_items(run.utility, utility_side, run.seed)
+
+
+def _utility_items(utility: UtilityScores, side: Any, seed: int | None) -> list[Item]:
+    from harness.workshop import as_item
+
+    return [as_item(item, side, seed) for item in utility.items]
+
+
+def _fidelity(workshop: Workshop, spec: Spec, base: Released, locked: Released) -> Fidelity:
+    if base.digest == locked.digest:
+        return Fidelity(reason="the locked model is the base (equal weight digests): a comparison would say nothing")
+    found = workshop.fidelity(spec, base, locked)
+    return Fidelity(kl=found["kl"], top1_agreement=found["top1_agreement"], dtype=found["dtype"],
+                    tokens=found["n_tokens"])  # fmt: skip
+
+
+def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reason: str | None) -> Record:
+    spec, task = draft.spec, draft.task
+    numbers = scoring.task_numbers(draft.items, task.metric, task.unit)
+    utility = scoring.utilities(draft.items, draft.chances)
+    trajectory, reference = (_trajectory(runs) for runs in (draft.attacked, draft.reference))
+    weights = provenance.Weights(
+        base=draft.base.digest if draft.base else None, locked=draft.locked.digest if draft.locked else None,
+        attacked=[run.digest for run in draft.attacked], reference=[run.digest for run in draft.reference])  # fmt: skip
+    flags = validity.check(
+        attacked=_summaries(draft, draft.attacked, 1), reference=_summaries(draft, draft.reference, 0),
+        weights=weights, defense=spec.defense["name"], utility=utility)  # fmt: skip
+    source = provenance.collect(
+        started=draft.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()}, weights=weights,
+        seeds={side: [run.seed for run in runs] for side, runs in _sides(draft)},
+        targets=draft.attacked[0].targets if draft.attacked else [], threads=workshop.threads)  # fmt: skip
+    record = Record(
+        id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),
+        fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,
+        reference_gain=numbers.reference_gain, recovery=numbers.recovery, cost=_costs(draft),
+        cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {}, trajectory=trajectory,
+        reference_trajectory=reference, validity=flags, provenance=source)  # fmt: skip
+    return write_record(folder, record, draft.items, _log(draft, record))
+
+
+def _sides(draft: Draft) -> list[tuple[str, list[Run]]]:
+    return [("attacked", draft.attacked), ("reference", draft.reference)]
+
+
+def _task_info(spec: Spec, task: Task) -> TaskInfo:
+    return TaskInfo(name=spec.task["name"], metric=task.metric, unit=task.unit, chance=task.chance,
+                    digest=task.digest())  # fmt: skip
+
+
+def _model(draft: Draft) -> ModelInfo:
+    name, (parameters, locked) = draft.spec.model.name, draft.parameters
+    family = type(draft.base.model).__name__ if draft.base else None
+    return ModelInfo(name=name, parameters=parameters, locked_parameters=locked, dtype=draft.spec.model.dtype,
+                     family=family)  # fmt: skip
+
+
+def _trajectory(runs: list[Run]) -> list[Point]:
+    return [Point(**point) for point in runs[0].trajectory] if runs else []
+
+
+def _costs(draft: Draft) -> Costs:
+    first = draft.attacked[0].bills if draft.attacked else {}
+    reference = _total(draft.reference[0].bills) if draft.reference else None
+    lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
+    return Costs(lock=lock, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
+
+
+def _total(bills: dict[str, Bill]) -> Bill:
+    parts = list(bills.values())
+    total = parts[0]
+    for bill in parts[1:]:
+        total = total.plus(bill)
+    return total
+
+
+def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:
+    return [validity.RunSummary.of(run.training, trainable_parameters=run.bills["attack"].trainable_parameters,
+                                   parameters=draft.parameters[side],
+                                   trajectory=[Point(**point) for point in run.trajectory])
+            for run in runs]  # fmt: skip
+
+
+def _log(draft: Draft, record: Record) -> str:
+    lines = [f"{record.provenance.started} {draft.spec.title()} ({record.id})"]
+    for side, runs in _sides(draft):
+        for run in runs:
+            losses = run.training["losses"]
+            lines.append(f"{side} seed {run.seed}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}, "
+                         f"stopped by {run.training['stopped_by']}, report {run.report}")  # fmt: skip
+    if draft.lock:
+        lines.append(f"lock report: {draft.lock.report}")
+    lines += [*draft.log, f"{record.provenance.finished} {record.status} {record.status_reason or ''}"]
+    return "\n".join(lines) + "\n"
