@@ -34,8 +34,8 @@ STORIES260K = KnownModel(
     sha256={"model.safetensors": "407a7c581bdd66972383ce9ad24857713fb98786d06ea564a2fe9b34ebe77dfd"},
 )  # fmt: skip
 SMOLLM2_135M = KnownModel(
-    name="smollm2-135m", summary="SmolLM2-135M-Instruct (harness fetch; without a hub, de-quantised Q4_1)", parameters=134_515_008,
-    licence="Apache-2.0", hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    name="smollm2-135m", summary="SmolLM2-135M-Instruct (harness fetch; without a hub, de-quantised Q4_1)",
+    parameters=134_515_008, licence="Apache-2.0", hub="HuggingFaceTB/SmolLM2-135M-Instruct",
 )  # fmt: skip
 TINY = KnownModel(
     name="tiny", summary="Llama, about 1.5 M parameters, pretrained by this project (shipped)", parameters=0,

@@ -86,7 +86,7 @@ def load_model(
         else:
             model = _load_locked(place.folder, config, lock, headers, chosen, defense_named or _registered_defense)
     check_finite(model, str(place.folder))
-    tokenizer = load_tokenizer(place.folder, trust_remote_code and lock is None)
+    tokenizer = load_tokenizer(place.folder, trust_remote_code and lock is None, lock["base_model_type"] if lock else None)
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.stored_dtype = stored
@@ -94,16 +94,25 @@ def load_model(
                     name=name, folder=place.folder, lock=lock)  # fmt: skip
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder: Path, trust_remote_code: bool = False, model_type: str | None = None
+) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; where it has no pad token, EOS pads.
+
+    Args:
+        folder: the model's folder.
+        trust_remote_code: allow a tokenizer class of the checkpoint's own.
+        model_type: what config.json would say if the model were not locked; None: what it says.
 
     Raises:
         UsageError: there is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
+    options = {"config": AutoConfig.for_model(model_type)} if model_type else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code,
+                                                  **options)  # fmt: skip
     except _BUILD_ERRORS as error:
         raise UsageError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
     if tokenizer.pad_token is None:
@@ -172,8 +181,9 @@ def _load_locked(folder: Path, config: dict[str, Any], lock: dict[str, Any], hea
             raise
         raise UsageError(f"{folder}: its base cannot be built from config.json: {one_line(error)}") from error
     model = defense.rebuild(model)
-    for parameter in model.parameters():  # not model.to(dtype): rotary tables stay float32, as in from_pretrained
-        parameter.data = parameter.data.to(dtype)
+    for tensor in model.state_dict(keep_vars=True).values():  # not model.to(dtype): rotary tables stay float32
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
     model.tie_weights()
     check_kinds(headers, model)
     _fill(model, folder, headers)

@@ -37,9 +37,10 @@ class Wide(nn.Module):
         super().__init__()
         self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
         self.register_buffer("table", torch.full((1,), 2.0), persistent=False)
+        self.register_buffer("scale", torch.full((1,), 0.3))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.up(self.down(hidden)) * self.table
+        return self.up(self.down(hidden)) * self.table * self.scale
 
 
 class WideLock(Defense):
@@ -122,20 +123,29 @@ def test_saving_what_was_loaded_gives_the_same_files(tiny_llama: Released, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gpt_neox", "gemma3_text", "qwen3"])
-def test_tied_and_untied_families_lock_save_and_load(kind: str, tmp_path: Path, tiny_llama: Released) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tied_and_untied_families_lock_save_and_load(
+    kind: str, dtype: str, tmp_path: Path, tiny_llama: Released
+) -> None:
     from test_models_families import build
 
     model, defense = build(kind), WideLock(WideSettings())
     defense.rebuild(model)
     expected = model(IDS).logits
-    save_released(model, tiny_llama.tokenizer, tmp_path / "m", dtype="float32", defense=defense, **LOCKED)
-    back = load(tmp_path / "m")
-    assert torch.equal(back.model(IDS).logits, expected)
-    assert back.digest == weights_digest(model)
+    digest = save_released(model, tiny_llama.tokenizer, tmp_path / "m", dtype=dtype, defense=defense, **LOCKED)
+    back = load(tmp_path / "m", dtype=dtype)
+    assert back.digest == digest
+    if dtype == "float32":
+        assert digest == weights_digest(model)
+        assert torch.equal(back.model(IDS).logits, expected)
 
 
-def test_locked_folder_comes_back_without_remote_code(tiny_llama: Released, locked_folder: Path) -> None:
+def test_locked_folder_comes_back_without_remote_code(
+    tiny_llama: Released, locked_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
     back = load(locked_folder)
+    assert capfd.readouterr() == ("", "")
     assert torch.equal(back.model(IDS).logits, tiny_llama.model(IDS).logits)
     assert back.lock is not None
     assert back.lock["defense"] == "wide"
@@ -291,6 +301,7 @@ def test_bad_dtype_and_device(locked_folder: Path) -> None:
         load(locked_folder, device="nonsense")
 
 
+@pytest.mark.pack
 def test_known_models_are_checked_by_hash(data_dir: Path, tmp_path: Path) -> None:
     from harness.models.known import STORIES260K
 
