@@ -7,7 +7,8 @@ other models. Three decisions keep coverage near 0.95 without Cauchy-wide interv
 
 - a model's seed variance is the larger of its own, of the pooled one of the seeded models beside it, and of what its
   item-by-seed noise alone would give (two seeds often agree by luck);
-- it borrows one degree of freedom from the models beside it, never more: they need not be equally noisy;
+- with fewer than three degrees of freedom it borrows one from the models beside it, never more: they need not be
+  equally noisy; it has up to twice as many where item-by-seed noise, known from many items, is most of the variance;
 - the item part is widened by sqrt(m / (m - 1)) and t over z, with Kish's effective number of items for m.
 
 A ratio's interval is the set of r for which numerator - r * denominator is not distinguishable from 0 (Fieller's
@@ -16,6 +17,7 @@ argument on the draws): bounded exactly when the denominator's interval excludes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,8 +204,11 @@ def _small_sample(effective: float) -> float:
     return float(ratio * np.sqrt(effective / (effective - 1)))
 
 
-def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tuple[float, int]]:
-    """Standard error over seeds and degrees of freedom of each model with two seeds or more."""
+def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tuple[float, float]]:
+    """Standard error over seeds and degrees of freedom of each model with two seeds or more.
+
+    The floor is known from many items, so that only what lies beyond it is uncertain (Satterthwaite), at most doubled.
+    """
     share = weights / weights.sum()
     own, floor, freedom = {}, {}, {}
     for name, model in models.items():
@@ -219,13 +224,15 @@ def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tup
     if not total:
         return {}
     pooled = sum(freedom[name] * own[name] for name in own) / total
-    return {
-        name: (
-            float(np.sqrt(max(own[name], pooled, floor[name]) / (freedom[name] + 1))),
-            freedom[name] + min(1, total - freedom[name]),
-        )
-        for name in own
-    }
+    spread = {}
+    for name in own:
+        variance = max(own[name], pooled, floor[name])
+        own_freedom, others = freedom[name], total - freedom[name]
+        base = own_freedom + (1 if others and own_freedom < 3 else 0)
+        beyond = variance - floor[name]
+        known = base * (variance / beyond) ** 2 if beyond > 0 else math.inf
+        spread[name] = (math.sqrt(variance / (own_freedom + 1)), min(known, 2 * base))
+    return spread
 
 
 def _binary(models: Iterable[Scores]) -> bool:

@@ -20,7 +20,7 @@ _COLOURS = ("#888888", "#1b6ca8", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93")
 
 
 def board_figure(folder: Path, output: Path) -> None:
-    """One picture of a result: recovery with its interval per attack and defense, and beside it bytes kept for backward.
+    """One picture of a result: recovery with its interval by attack and defense, and bytes kept for backward.
 
     Args:
         folder: what `harness run -o` wrote.
@@ -35,7 +35,8 @@ def board_figure(folder: Path, output: Path) -> None:
     grid = _grid(records)
     attacks, defenses = _names(grid)
     height = 1.2 + 0.32 * len(attacks) * max(1, len(defenses)) * 0.75
-    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(9, max(3.0, height)), width_ratios=(3, 2))
+    size = (9, max(3.0, height))
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=size, width_ratios=(3, 2), layout="constrained")
     for column, defense in enumerate(defenses):
         offset = (column - (len(defenses) - 1) / 2) * 0.8 / len(defenses)
         for row, attack in enumerate(attacks):
@@ -45,7 +46,8 @@ def board_figure(folder: Path, output: Path) -> None:
         right.barh([row + offset for row in rows], [_kept(grid, defense, attacks[row]) / 2**20 for row in rows],
                    height=0.7 / len(defenses), color=_COLOURS[column % len(_COLOURS)], label=_plain(defense))  # fmt: skip
     _frame(left, right, attacks)
-    figure.tight_layout()
+    handles, names = right.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)), frameon=False)
     _save(figure, output)
 
 
@@ -65,7 +67,8 @@ def trajectory_figure(records: Sequence[Record], output: Path) -> None:
         colour = _COLOURS[(index + 1) % len(_COLOURS)]
         name = _plain(f"{record.name('defense')}, {record.name('attack')}, seed {record.spec['seed']}")
         for points, style, label in ((record.trajectory, "-", name), (record.reference_trajectory, "--", None)):
-            axes.plot([p.flops for p in points], [p.score for p in points], style, color=colour, label=label, marker=".")
+            flops, scores = [point.flops for point in points], [point.score for point in points]
+            axes.plot(flops, scores, style, color=colour, label=label, marker=".")
     axes.set_xlabel("FLOPs spent by the attacker (dashed: on the base)")
     axes.set_ylabel(_plain(f"score, selection split ({records[0].task.unit})" if records else "score"))
     if records:
@@ -90,13 +93,13 @@ def heat_map(folder: Path, output: Path) -> None:
     attacks, defenses = _names(grid)
     values = [[_value(grid.get((defense, attack), [])) for attack in attacks] for defense in defenses]
     shown = [[float("nan") if value is None else value for value in row] for row in values]
-    figure, axes = plt.subplots(figsize=(2 + 0.9 * len(attacks), 1.6 + 0.6 * len(defenses)))
+    figure, axes = plt.subplots(figsize=(2 + 1.1 * len(attacks), 1.6 + 0.6 * len(defenses)))
     image = axes.imshow(shown, cmap="RdYlBu_r", vmin=0, vmax=1, aspect="auto")
     for row, defense in enumerate(defenses):
         for column, attack in enumerate(attacks):
             value = values[row][column]
             text = f"{value:.2f}" if value is not None else _why(grid.get((defense, attack), []))
-            axes.text(column, row, text, ha="center", va="center", fontsize=8)
+            axes.text(column, row, text, ha="center", va="center", fontsize=7)
     axes.set_xticks(range(len(attacks)), [_plain(name) for name in attacks], rotation=30, ha="right")
     axes.set_yticks(range(len(defenses)), [_plain(name) for name in defenses])
     figure.colorbar(image, label="recovery")
@@ -119,12 +122,12 @@ def _frame(left: Axes, right: Axes, attacks: Sequence[str]) -> None:
     left.axvline(0, color="black", linewidth=0.8)
     left.axvline(1, color="black", linewidth=0.8, linestyle=":")
     left.set_yticks(range(len(attacks)), [_plain(name) for name in attacks])
-    left.invert_yaxis()
-    left.set_xlabel("recovery with 95 % interval (0: the lock held, 1: it did nothing)\nhollow: collapsed or not counted",
-                    fontsize=8)  # fmt: skip
+    meaning = "recovery with 95 % interval (0: the lock held, 1: it did nothing)\nhollow: collapsed or not counted"
+    left.set_xlabel(meaning, fontsize=8)
+    left.set_ylim(len(attacks) - 0.5, -0.5)
     if right.patches:
-        right.set_xscale("log")
-        right.legend(fontsize=8, loc="lower right")
+        right.set_xscale("log", base=2)
+        right.xaxis.set_major_formatter("{x:g}")
     right.set_xlabel("MiB kept for backward (log)", fontsize=8)
 
 

@@ -1,0 +1,24 @@
+"""What `harness leaderboard` prints: the ranking over all records in a folder, or its cells, in any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leaderboards.formats import render
+from leaderboards.load import load_results
+from leaderboards.rows import board_rows, cell_rows
+
+
+def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False) -> str:
+    """The ranking (or every cell) of an output folder as text.
+
+    Args:
+        folder: what `harness run -o` wrote.
+        kind: table, markdown, csv, latex or json.
+        cells: one row a cell instead of one a lock.
+
+    Raises:
+        UsageError: nothing readable there, or unknown format.
+    """
+    results = load_results(folder)
+    return render(cell_rows(results) if cells else board_rows(results), kind)
