@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ def unfreeze(model: PreTrainedModel, chosen: Callable[[str], bool] = lambda name
             parameter.requires_grad_(True)
             names.append(name)
     return names
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Inside, nothing is compiled: bitsandbytes compiles its CPU kernels anew for each shape, for seconds each, and
+    after a few shapes falls back to other code, so that the same run would not repeat bit for bit."""
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def finish(model: PreTrainedModel) -> PreTrainedModel:

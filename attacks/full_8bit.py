@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attacks.full import FullFineTuning
+from harness.plugins import AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
 
 
@@ -18,3 +19,10 @@ class EightBitFineTuning(FullFineTuning):
 
     Settings = EightBitSettings
     requires = ("bitsandbytes",)
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import eagerly
+
+        with eagerly():
+            return super().attack(released, context)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
 
@@ -17,6 +19,8 @@ class TrainerSettings(TrainSettings):
 
     optim: Literal["adamw_torch"] = "adamw_torch"
     """Optimizer, torch's AdamW in both."""
+    weight_decay: float = Field(0.0, ge=0, le=0)
+    """None: the Trainer spares biases and norms, the other loop spares nothing."""
     save_steps: Literal[0] = 0
     """Resumable checkpoints are the other loop's; here a killed run starts again."""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attacks.lora import LoRA, LoRASettings
+from harness.plugins import AttackContext, Attacked, Released
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,13 @@ class QLoRA(LoRA):
     Settings = QLoRASettings
     settings: QLoRASettings
     requires = ("bitsandbytes",)
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import eagerly
+
+        with eagerly():
+            return super().attack(released, context)
 
     def convert(self, model: PreTrainedModel, targets: Sequence[str]) -> dict[str, Any]:
         """Replace the targets by 4-bit layers."""

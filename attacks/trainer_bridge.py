@@ -134,6 +134,9 @@ def _train(model: PreTrainedModel, batches: Batches, settings: TrainSettings, co
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
         trainer = Trainer(model=model, args=_arguments(settings, context, steps, folder), callbacks=[account],
                           train_dataset=InOrder(batches, steps, settings))  # fmt: skip
+        # The mean of a micro-batch, whatever the model is called: for some (GPT-2) the Trainer counts one target a
+        # sequence too many and scales the loss by (n - 1) / n. All micro-batches have one size.
+        trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)  # it writes to stdout, which is for tables
         trainer.train()
     model.config.use_cache = use_cache  # the Trainer switches it off for good

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from attacks.sampling import sample_blocks
+from attacks.share import Share
 from attacks.swiglu import Fit, SwiGLU
 from defenses.dlr.distill import Students, relative_errors
 from defenses.dlr.polish import divergence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 CALIBRATION_BLOCKS = 64
 """Blocks for the closed-form solutions; at most as many others, never fitted, for the reported errors."""
-SHARE = 0.5
-"""Most of what is left of a budget that the undoing may use; the rest is for the fine-tuning."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -72,16 +71,22 @@ class Undo:
                  settings: RedistillSettings, context: AttackContext) -> None:  # fmt: skip
         self.model, self.nets, self.settings, self.context = model, nets, settings, context
         self.hidden = settings.hidden_size or base_hidden_size(model)
-        text = task_batches(tokenizer, context, settings).blocks
-        blocks = torch.cat([text, sample_blocks(model, settings.sampled_tokens, settings.block_size, context)])
-        blocks = blocks[np.random.default_rng(derive(context.seed, "undo")).permutation(len(blocks))]
-        self.tokens = blocks.numel()
-        count = min(CALIBRATION_BLOCKS, len(blocks) // 4)
-        self.heldout, self.blocks = blocks[: max(count, 1)], blocks[count:]
         biased = any(parameter.dim() == 1 for net in nets.values() for parameter in net.parameters())
         width = int(model.config.get_text_config().hidden_size)
         self.mlps = [SwiGLU(width, self.hidden, biased).to(context.device) for _ in nets]
         self.students = Students(self.mlps)
+        self.share = Share(context.meter)
+        # One pass of the closed form: forward, features, sums of products.
+        self.pass_flops = 2 * _count(model.base_model) + 2 * _count(self.students) + 2 * len(nets) * self.hidden**2
+        sampled = self.share.affordable(2 * _count(model), fraction=0.25)
+        text = task_batches(tokenizer, context, settings).blocks
+        blocks = torch.cat([text, sample_blocks(model, min(settings.sampled_tokens, sampled), settings.block_size,
+                                                context)])  # fmt: skip
+        blocks = blocks[np.random.default_rng(derive(context.seed, "undo")).permutation(len(blocks))]
+        self.tokens = blocks.numel()
+        afford = self.share.affordable(self.pass_flops, fraction=0.4) // (4 * settings.block_size)
+        count = max(1, min(CALIBRATION_BLOCKS, len(blocks) // 4, afford))
+        self.heldout, self.blocks, self.calibration = blocks[:count], blocks[count:], count
 
     def put(self, modules: Iterable[nn.Module]) -> None:
         """Put `modules` where the DLR-Nets are."""
@@ -106,7 +111,7 @@ class Undo:
         """Down projections by least squares on the features; `draw`: of random gates, drawn first."""
         generator = torch.Generator().manual_seed(derive(self.context.seed, "undo", "gates"))
         fits: list[Fit] = []
-        for pairs in self._passes(self.blocks[:CALIBRATION_BLOCKS]):
+        for pairs in self._passes(self.blocks[:self.calibration]):
             if not fits:
                 fits = [Fit(mlp, self.context) for mlp in self.mlps]
                 for fit, (x, _) in zip(fits, pairs, strict=True):
@@ -127,6 +132,7 @@ class Undo:
 
     def fit(self) -> int:
         """Train all layers side by side on (input, output) of the DLR-Nets; returns the steps done."""
+        later = 2 * self.calibration * self.settings.block_size  # the second closed form, and the errors
 
         def loss(module: nn.Module, batch: Batch) -> torch.Tensor:
             pairs = self.capture(batch["input_ids"])
@@ -134,7 +140,7 @@ class Undo:
             return torch.stack(relative_errors(outputs, [y for _, y in pairs])).mean()
 
         flops = 2 * _count(self.model.base_model) + 6 * _count(self.students)
-        return self._train("undo", self.settings.undo_steps, self.settings.undo_learning_rate, loss, flops)
+        return self._train("undo", self.settings.undo_steps, self.settings.undo_learning_rate, loss, flops, later)
 
     def polish(self) -> int:
         """End-to-end KL to the locked model, only the shallow MLPs trained, in place; returns the steps done."""
@@ -157,10 +163,10 @@ class Undo:
                 pairs = self.capture(ids)
             yield pairs
 
-    def _train(self, label: str, wanted: int, rate: float, loss: LossFn, flops_a_token: float) -> int:
+    def _train(self, label: str, wanted: int, rate: float, loss: LossFn, flops: float, later: int = 0) -> int:
         settings = self.settings
-        per_step = settings.undo_batch_size * settings.block_size
-        steps = min(wanted, self._affordable(per_step, per_step * flops_a_token))
+        tokens = self.share.affordable(flops, reserve=later, reserve_flops=later * self.pass_flops)
+        steps = min(wanted, tokens // (settings.undo_batch_size * settings.block_size), self.share.steps())
         if not steps:
             return 0
         batches = PackedBlocks(self.blocks.flatten().numpy(), block_size=settings.block_size,
@@ -168,21 +174,9 @@ class Undo:
         knobs = TrainSettings(learning_rate=rate, max_steps=steps, optim=settings.undo_optim, eval_points=0,
                               per_device_train_batch_size=settings.undo_batch_size, block_size=settings.block_size,
                               save_steps=settings.save_steps)  # fmt: skip
-        at_start = self.context.meter.seconds_left()
-
-        def late(step: int) -> bool:
-            left = self.context.meter.seconds_left()
-            return left is not None and at_start is not None and left < (1 - SHARE) * at_start
-
         result = train(self.students.requires_grad_(True), batches, knobs, self.context, label=label, loss_fn=loss,
-                       stop=late, beside_bytes=module_bytes(self.model))  # fmt: skip
+                       stop=lambda step: self.share.late(), beside_bytes=module_bytes(self.model))  # fmt: skip
         return result.steps
-
-    def _affordable(self, tokens: int, flops: float) -> int:
-        """Steps that fit into the undoing's share of what the budget still allows."""
-        left = self.context.meter.remaining()
-        limits = ((left.steps, 1), (left.tokens, tokens), (left.flops, flops))
-        return int(min((SHARE * limit / each for limit, each in limits if limit is not None), default=2**31))
 
     def _charge_memory(self, extra: int) -> None:
         if self.context.device == "cpu":
