@@ -1,12 +1,15 @@
-"""Keeps the libraries' chatter off the user's terminal; errors still show."""
+"""Keeps the libraries' chatter off the user's terminal, and off stdout altogether; errors still show."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 
-LOGGERS = ("transformers", "accelerate", "bitsandbytes", "DeepSpeed", "deepspeed", "datasets", "lm_eval", "lm-eval", "peft",
+LOGGERS = ("transformers", "accelerate", "bitsandbytes", "DeepSpeed", "deepspeed", "datasets", "lm_eval", "peft",
            "torch.distributed", "httpx", "filelock")  # fmt: skip
 
 
@@ -21,3 +24,17 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Send what libraries print to stdout to stderr instead, so that stdout holds results and nothing else."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

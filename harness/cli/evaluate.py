@@ -26,11 +26,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, score, print."""
     from harness.progress import Progress
+    from harness.quiet import stdout_kept
     from harness.spec import from_process
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
     progress = Progress(quiet=args.quiet)
-    with progress.showing():
+    with stdout_kept(), progress.showing():
         workshop = options.workshop(args, progress)
         released = workshop.base(spec)
         scores = workshop.utility(spec, released)

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from harness.errors import UsageError
     from harness.files import check_output_folder
     from harness.progress import Progress
+    from harness.quiet import stdout_kept
     from harness.spec import from_process
 
     if args.defense is None:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{target} is not empty; choose a new folder")
     check_output_folder(target.parent)
     progress = Progress(quiet=args.quiet)
-    with progress.showing():
+    with stdout_kept(), progress.showing():
         workshop = options.workshop(args, progress)
         lock = workshop.lock(spec, workshop.base(spec))
     shutil.copytree(lock.folder / "model", target, dirs_exist_ok=True)

@@ -49,10 +49,11 @@ def run(args: argparse.Namespace) -> int:
 
     from harness.matrix import run_matrix
     from harness.progress import Progress
+    from harness.quiet import stdout_kept
 
     progress = Progress(quiet=args.quiet)
     records = []
-    with progress.showing():
+    with stdout_kept(), progress.showing():
         for record in run_matrix(cells, out=args.out, workshop=options.workshop(args, progress)):
             records.append(record)
             progress.note(f"    {record.status}" + (f": {record.status_reason}" if record.status_reason else ""))

@@ -42,10 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
     from harness.cell import run_cell
     from harness.progress import Progress
+    from harness.quiet import stdout_kept
     from leaderboards.summary import cell_summary
 
     progress = Progress(quiet=args.quiet)
-    with progress.showing():
+    with stdout_kept(), progress.showing():
         record = run_cell(spec, out=args.out, workshop=options.workshop(args, progress))
     print(record.model_dump_json(indent=1) if args.json else cell_summary(record))
     if not args.json:
