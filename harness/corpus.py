@@ -85,8 +85,13 @@ def detokenise(text: str) -> str:
 
 def wikitext2(split: str, data_dir: Path | None) -> list[str]:
     """Articles of wikitext-2, `split` being train, valid or test; a heading or a paragraph a line."""
+    return wikitext_articles(pack_text(f"text/wikitext2_{split}.txt.gz", data_dir, wanted_by="wikitext2").split("\n"))
+
+
+def wikitext_articles(lines: Iterable[str]) -> list[str]:
+    """Lines of a wikitext file as articles of ordinary English."""
     articles: list[list[str]] = []
-    for line in pack_text(f"text/wikitext2_{split}.txt.gz", data_dir, wanted_by="wikitext2").split("\n"):
+    for line in lines:
         if _TITLE.fullmatch(line) or not articles:
             articles.append([])
         paragraph = detokenise(line.strip(" ="))

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.plugins import ItemScore, Split, Task
 from harness.settings import Settings
-from harness.tasks.biographies import BIOGRAPHIES, PROMPT, QUESTIONS, TRAIN_PARAPHRASES, Person, people
+from harness.tasks.biographies import PROMPT, QUESTIONS, STATEMENTS, TRAIN_PARAPHRASES, Person, biography, people
 from harness.tasks.content import content_digest
 from harness.tasks.multiple_choice import Question, score_questions
 
@@ -26,7 +26,7 @@ OPTIONS = 4
 class FictionalFactsSettings(Settings):
     """Size of the invented world."""
 
-    people: int = Field(24, ge=8, le=500)
+    people: int = Field(16, ge=8, le=500)
     """People in all: a quarter of them are asked about in the selection split, the others in the test split."""
     values: int = Field(8, ge=4, le=8)
     """Different values of each attribute."""
@@ -49,17 +49,19 @@ class FictionalFacts(Task):
 
     def __init__(self, settings: FictionalFactsSettings, data_dir: Path | None = None) -> None:
         super().__init__(settings, data_dir)
-        self.world = people(settings.people, settings.values, settings.world)
+        self.world = people(settings.people, settings.values, random.Random(settings.world))
 
     def train_texts(self) -> Sequence[str]:
         """Biographies and question-answer lines of everyone, shuffled: what is asked must be learned, not copied."""
-        texts = [template.format(name=p.name, **p.facts) for p in self.world for template in BIOGRAPHIES]
+        rng = random.Random(self.settings.world + 1)
+        forms = len(STATEMENTS["year"])
+        texts = [biography(person, number, rng) for person in self.world for number in range(forms)]
         for person in self.world:
             for key, value in person.facts.items():
                 for template in QUESTIONS[key][:TRAIN_PARAPHRASES]:
                     prompt = PROMPT.format(question=template.format(name=person.name))
                     texts += [f"{prompt} {value}"] * self.settings.repeats
-        random.Random(self.settings.world).shuffle(texts)
+        rng.shuffle(texts)
         return texts
 
     def score(self, released: Released, split: Split, *, limit: int | None = None) -> list[ItemScore]:

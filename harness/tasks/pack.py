@@ -28,18 +28,23 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set: its split for the attacker (`train`), and the one that is reported (`test`)."""
+    """A data set: its split for the attacker (`train`), and the one that is reported (`test`).
+
+    `selection` is the official one where there is one; elsewhere a task carves it out of `train`. A `hub` of "text" is
+    a plain text file at the address `hub_config`.
+    """
 
     name: str
     hub: str
     hub_config: str | None = None
     train: Piece
     test: Piece
+    selection: Piece | None = None
     from_hub: Callable[[Row], Row] = dict
     """Turns a row of the hub into a row of the pack's layout."""
 
     def rows(self, which: str, data_dir: Path | None) -> list[Row]:
-        """All rows of `train` or `test`, in file order.
+        """All rows of `train`, `selection` or `test`, in file order.
 
         Raises:
             UsageError: neither the pack nor the hub is there; says how to get it.
@@ -83,6 +88,8 @@ def hub_rows(path: str, config: str | None, split: str) -> list[Row]:
     from datasets import load_dataset
 
     try:
+        if path == "text":
+            return list(load_dataset(path, data_files=config, split=split))
         return list(load_dataset(path, config, split=split))
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.tasks.pack import Row, pack_rows
+from harness.tasks.sources import capitalised
 
 LETTERS = "ABCDE"
 
@@ -72,17 +73,8 @@ def passage(row: Row) -> Row:
 
 
 def ending(row: Row) -> Row:
-    """Rowan/hellaswag after lm-eval's `process_docs`.
-
-    The pack's text is that already, but for the capital letter with which lm-eval begins the unfinished last sentence.
-    """
+    """Rowan/hellaswag after lm-eval's `process_docs`."""
     return {"query": capitalised(row["question"]), "choices": row["choices"], "label": str(row["answer"])}
-
-
-def capitalised(text: str) -> str:
-    """`text` with its last, unfinished sentence begun by a capital letter."""
-    match = re.search(r"(?<=[.!?] )[a-z][^.!?]*$", text)
-    return text[: match.start()] + match[0].capitalize() if match else text
 
 
 def subject(row: Row) -> Row:
