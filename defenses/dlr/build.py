@@ -10,7 +10,7 @@ from torch import nn
 from defenses.dlr import DLRSettings
 from defenses.dlr.modeling_dlr import convert, install, put
 from harness.errors import UsageError
-from harness.models.families import InlineMLP, MLPSite, find_mlps
+from harness.models.families import MLPSite, find_mlps
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Input and output of one MLP."""
@@ -31,10 +31,9 @@ def describe(model: Any, settings: DLRSettings) -> dict[str, Any]:
     linears = [linear_parts(site.module) for site in sites] if split else []
     gated = split and len(linears[0]) == 3
     bias = any(parameter.dim() == 1 for parameter in sites[0].module.parameters())
-    places = [_paths(model, site) for site in sites]
     return {
-        "ranks": {place[0]: ranks(site, settings, gated, bias) for place, site in zip(places, sites, strict=True)},
-        "bypassed": [path for place in places for path in place[1:]], "width": sites[0].hidden_size,
+        "ranks": {site.path: ranks(site, settings, gated, bias) for site in sites},
+        "bypassed": [path for site in sites for path in site.bypassed], "width": sites[0].hidden_size,
         "activation": _own_activation(model) if split else settings.activation, "norm": settings.norm,
         "head": settings.head, "gated": gated, "bias": bias,
     }  # fmt: skip
@@ -81,16 +80,6 @@ def convert_to_locked(model: Any, settings: DLRSettings) -> Any:
     dlr = getattr(model.config, "dlr", None) or describe(model, settings)
     install(model, dlr)
     return convert(model, dlr)
-
-
-def _paths(model: nn.Module, site: MLPSite) -> list[str]:
-    """Module paths of a site: the net's place, then what must become the identity."""
-    if not isinstance(site.module, InlineMLP):
-        return [site.name]
-    parent = site.name.rpartition(".")[0]
-    parts = [site.module.first, site.module.activation, site.module.last]
-    names = {id(module): name for name, module in model.get_submodule(parent).named_children()}
-    return [f"{parent}.{names[id(part)]}" for part in parts]
 
 
 def _own_activation(model: Any) -> str:

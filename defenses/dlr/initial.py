@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -13,9 +15,9 @@ RIDGE = 1e-3
 
 
 def random_init(net: DLRNet, generator: torch.Generator, scale: float = 1.0) -> None:
-    """Reading matrices Gaussian (unit output for input of root mean square `scale`), writing matrices zero.
+    """Reading matrices Gaussian (unit output for input of root mean square `scale`), writing matrices and head zero.
 
-    The net starts as the zero map (or `head(x)`), so depth costs no stability at the start.
+    The net starts as the zero map, so depth costs no stability at the start.
     """
     for block in _blocks(net):
         for linear in filter(None, (block.reduce, block.gate)):
@@ -26,6 +28,13 @@ def random_init(net: DLRNet, generator: torch.Generator, scale: float = 1.0) -> 
         nn.init.zeros_(block.expand.weight)
     if net.head is not None:
         nn.init.zeros_(net.head.weight)
+
+
+@torch.no_grad()
+def set_gain(net: DLRNet, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+    """The power of two next to the ratio of the root mean squares, so that it is exact in every release dtype."""
+    ratio = float(outputs.square().mean() / inputs.square().mean().clamp_min(1e-30)) ** 0.5
+    net.gain.fill_(2.0 ** round(math.log2(max(ratio, 2.0**-14))))
 
 
 @torch.no_grad()
@@ -40,6 +49,7 @@ def greedy_init(net: DLRNet, inputs: torch.Tensor, outputs: torch.Tensor) -> Non
     if net.shift is not None:
         net.shift.copy_(outputs.mean(0))
         outputs = outputs - outputs.mean(0)
+    outputs = outputs / net.gain
     h = inputs
     for block in _blocks(net):
         captured: list[torch.Tensor] = []
@@ -67,9 +77,10 @@ def partition_init(net: DLRNet, mlp: nn.Module, scale: float = 1.0) -> None:
         rows = slice(start, start + block.reduce.out_features)
         start = rows.stop
         for linear, (weight, bias) in zip(filter(None, (block.gate, block.reduce)), reading, strict=True):
-            linear.weight.copy_(weight[rows] * (scale if block.norm == "rms" else 1.0))
+            factor = scale if block.norm == "rms" else 1.0  # undoes the division by the root mean square, on average
+            linear.weight.copy_(weight[rows] * factor)
             if bias is not None:
-                linear.bias.copy_(bias[rows])
+                linear.bias.copy_(bias[rows] * factor)
         block.expand.weight.copy_(writing[:, rows])
     if net.shift is not None and shift is not None:
         net.shift.copy_(shift)
@@ -85,7 +96,7 @@ def merged_slices(net: DLRNet, mlp: nn.Module, scale: float = 1.0) -> None:
             parts = [list(filter(None, (block.gate, block.reduce)))[index] for block in blocks]
             weight.copy_(torch.cat([part.weight for part in parts]) / factor)
             if bias is not None:
-                bias.copy_(torch.cat([part.bias for part in parts]))
+                bias.copy_(torch.cat([part.bias for part in parts]) / factor)
         writing.copy_(torch.cat([block.expand.weight for block in blocks], dim=1))
         if shift is not None and net.shift is not None:
             shift.copy_(net.shift)

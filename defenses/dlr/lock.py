@@ -10,7 +10,7 @@ from defenses.dlr import DLRSettings
 from defenses.dlr.build import Pair, Swap, describe
 from defenses.dlr.data import heldout_batches, training_tokens
 from defenses.dlr.distill import cascade_loss, heldout_errors, module_loss, stage
-from defenses.dlr.initial import greedy_init, partition_init, random_init
+from defenses.dlr.initial import greedy_init, partition_init, random_init, set_gain
 from defenses.dlr.modeling_dlr import DLRNet, convert
 from defenses.dlr.polish import heldout_fidelity, polish_loss
 from harness.plugins import Locked
@@ -69,7 +69,7 @@ def _first_weights(net: DLRNet, mlp: torch.nn.Module, init: str, generator: torc
         partition_init(net, mlp, scale)
         return
     random_init(net.cpu(), generator, scale)  # drawn on the CPU, so that every device starts alike
-    net.to(device)
+    set_gain(net.to(device), inputs, outputs)
     if init == "greedy":
         greedy_init(net, inputs, outputs)
 

@@ -22,7 +22,7 @@ class DLRBlock(nn.Module):
     """One block: `h + B act(A norm(h))`, or gated, `h + B (act(G norm(h)) * A norm(h))`.
 
     `norm` is the root mean square without a weight. It divides a row by one number, so it is applied after the
-    projection: `A norm(h) = A h / rms(h)`, and only `h` and one number a row are kept for backward.
+    projection (a bias included): `A norm(h) = A h / rms(h)`, and only `h` and one number a row are kept for backward.
     """
 
     def __init__(self, width: int, rank: int, *, activation: str, norm: str, gated: bool, bias: bool) -> None:
@@ -47,10 +47,10 @@ class DLRBlock(nn.Module):
 
 
 class DLRNet(nn.Module):
-    """The stack: `h_0 = x`, then the blocks; the output is `gain * (h_L - x)`, or a learned linear map of `h_L`.
+    """The stack: `h_0 = x`, then the blocks; the output is `gain * (h_L - x)`, or `gain` times a linear map of `h_L`.
 
-    `gain` is a constant that makes `h_L - x` as large as `x`. Without it the blocks of an MLP with small outputs would
-    all read nearly `x`, the stack would be one wide layer in disguise, and its blocks side by side an MLP again.
+    `gain` is a constant, a power of two, that makes `h_L - x` about as large as `x`. Without it the blocks of an MLP
+    with small outputs would all read nearly `x`: one wide layer in disguise, and its blocks side by side an MLP again.
 
     Backward is plain autograd: it keeps what every block needs. An adversary who wants that memory back sets
     `checkpoint = True` (and `segments` for the number of recomputed pieces); nothing here stands in the way.
@@ -84,8 +84,9 @@ class DLRNet(nn.Module):
         self.blocks = nn.ModuleList(
             DLRBlock(width, rank, activation=activation, norm=norm, gated=gated, bias=bias) for rank in ranks
         )
-        self.head = nn.Linear(width, width, bias=bias) if head == "learned" else None
-        self.shift = nn.Parameter(torch.zeros(width)) if bias and head == "residual" else None
+        self.head = nn.Linear(width, width, bias=False) if head == "learned" else None
+        self.shift = nn.Parameter(torch.zeros(width)) if bias else None
+        self.gain: torch.Tensor
         self.register_buffer("gain", torch.ones(()))
         self.checkpoint = False
         self.segments = 1
@@ -99,10 +100,7 @@ class DLRNet(nn.Module):
                 h = checkpoint(self._run, h, first, first + size, use_reentrant=False)
         else:
             h = self._run(h, 0, len(self.blocks))
-        if self.head is not None:
-            out: torch.Tensor = self.head(h)
-            return out
-        out = (h - x) * self.gain
+        out: torch.Tensor = (h - x if self.head is None else self.head(h)) * self.gain
         return out if self.shift is None else out + self.shift
 
     def _run(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
