@@ -21,12 +21,22 @@ Batch = dict[str, torch.Tensor]
 LossFn = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
+class Watch(Protocol):
+    """What is known of the gradients so far."""
+
+    missing: set[str]
+    nonfinite: set[str]
+
+
 class Engine(Protocol):
     """Forward, backward and update; and what they hold on the device."""
 
     device: torch.device
     optimizer: torch.optim.Optimizer
-    watch: GradientWatch
+
+    @property
+    def watch(self) -> Watch:
+        """Which tensors never had a gradient, and which had one that was not finite."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The scalar loss of a micro-batch that is on the device."""

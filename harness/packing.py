@@ -26,6 +26,7 @@ class PackedBlocks:
         count = len(tokens) // block_size
         self.blocks = torch.from_numpy(tokens[: count * block_size].astype(np.int64).reshape(count, block_size))
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)  # the last epoch's order, made once
 
     def __call__(self, step: int, micro: int) -> dict[str, torch.Tensor]:
         """`input_ids` and `labels`, both (batch_size, block_size) int64."""
@@ -36,7 +37,10 @@ class PackedBlocks:
 
     def _row(self, index: int) -> int:
         epoch, position = divmod(index, len(self.blocks))
-        return int(np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))[position])
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))
+        return int(self._order[position])
 
 
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

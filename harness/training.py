@@ -95,7 +95,7 @@ def train(
         OverBudget: the budget does not allow a single step.
         UsageError: nothing of the model requires a gradient, or an unknown optimizer.
     """
-    from harness.engine import PlainEngine, checkpointed, to_master_weights
+    from harness.engine import Engine, PlainEngine, checkpointed, to_master_weights
     from harness.loop import Run, evaluated
     from harness.meters.memory import memory_cap, real_out_of_memory
     from harness.reproducible import reproducible
@@ -113,7 +113,13 @@ def train(
         real_out_of_memory(),
     ):
         model.train()
-        engine = PlainEngine(model, named, settings, context, loss_fn)
+        engine: Engine
+        if deepspeed is None:
+            engine = PlainEngine(model, named, settings, context, loss_fn)
+        else:
+            from harness.deepspeed_engine import DeepSpeedEngine
+
+            engine = DeepSpeedEngine(model, named, settings, context, loss_fn, deepspeed)
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
                       beside_bytes=beside_bytes)  # fmt: skip
