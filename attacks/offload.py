@@ -5,7 +5,7 @@ On a machine without a GPU the same engine runs with its CPU accelerator: nothin
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
@@ -16,6 +16,10 @@ class OffloadSettings(TrainSettings):
 
     zero_stage: Literal[2, 3] = 2
     """2 offloads gradients and optimizer states, 3 also parameters."""
+    optim: Literal["adamw_torch"] = "adamw_torch"
+    """Optimizer; DeepSpeed runs AdamW on the host."""
+    save_steps: Literal[0] = 0
+    """Resuming is not supported under DeepSpeed; a killed run starts again."""
 
 
 class Offload(Attack):
@@ -28,20 +32,13 @@ class Offload(Attack):
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
         from attacks.common import finish, prepare, unfreeze
+        from harness.deepspeed_engine import zero_config
         from harness.finetune import finetune
 
         model = prepare(released.model, context)
         targets = unfreeze(model)
+        config = zero_config(self.settings.zero_stage, offload_param=self.settings.zero_stage == 3)
         with context.meter.stage("attack"):
-            training = finetune(model, released.tokenizer, context, self.settings,
-                                deepspeed=zero_config(self.settings.zero_stage))  # fmt: skip
-        return Attacked(model=finish(model), training=training, targets=targets,
-                        report={"zero_stage": self.settings.zero_stage})  # fmt: skip
-
-
-def zero_config(stage: int) -> dict[str, Any]:
-    """DeepSpeed's configuration; batch sizes, precision and clipping are the loop's, from the settings."""
-    zero: dict[str, Any] = {"stage": stage, "offload_optimizer": {"device": "cpu"}}
-    if stage == 3:
-        zero["offload_param"] = {"device": "cpu"}
-    return {"zero_optimization": zero, "zero_allow_untested_optimizer": True}
+            training = finetune(model, released.tokenizer, context, self.settings, deepspeed=config)
+        report = {"zero_stage": self.settings.zero_stage}
+        return Attacked(model=finish(model), training=training, targets=targets, report=report)

@@ -1,0 +1,112 @@
+"""The learning-rate sweep behind the attacks' defaults: every attack, on the base and on a locked model.
+
+    python benchmarks/attack_defaults.py --base DIR --locked DIR --date YYYY-MM-DD      fill in what is missing
+    python benchmarks/attack_defaults.py --table                                       print the table from the data
+
+One row a run in docs/data/attack_defaults.json: 100 steps of 8 x 128 tokens, seed 0, scored on the task's selection split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).parents[1] / "docs" / "data" / "attack_defaults.json"
+TASKS = ("python_source", "fictional_facts")
+RATES = {
+    "full": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "full_8bit": (1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2),
+    "qlora": (3e-3, 1e-2, 3e-2), "frozen_mlp": (1e-3, 3e-3, 1e-2, 3e-2), "redistill": (1e-3, 3e-3, 1e-2),
+}  # fmt: skip
+"""`full_trainer`, `checkpointing` and `offload` follow the trajectory of `full` and share its default."""
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"frozen_mlp": ({}, {"scope": "all_but_mlp"})}
+
+
+def wanted() -> Iterator[tuple[str, str, str, dict[str, Any], float]]:
+    """(task, target, attack, other settings, learning rate) of every run."""
+    for attack, rates in RATES.items():
+        for variant in VARIANTS.get(attack, ({},)):
+            for rate in rates:
+                for task in TASKS:
+                    for target in ("base", "locked"):
+                        if target == "locked" or attack != "redistill":  # on the base it is `full`
+                            yield task, target, attack, variant, rate
+
+
+def run(folder: Path, task_name: str, attack_name: str, settings: dict[str, Any], rate: float) -> dict[str, Any]:
+    """One attack on a fresh copy of the model in `folder`."""
+    from harness import registry
+    from harness.meters.meter import Meter
+    from harness.models.load import load_model
+    from harness.plugins import AttackContext
+    from harness.workshop import main_score
+
+    released = load_model(str(folder), data_dir=None, dtype="float32", device="cpu")
+    task_class, attack_class = registry.tasks().get(task_name), registry.attacks().get(attack_name)
+    task = task_class(task_class.Settings())
+    attack = attack_class(attack_class.Settings.parse({**settings, "learning_rate": rate, "eval_points": 0}, "attack"))
+    meter, start = Meter(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        context = AttackContext(seed=0, device="cpu", folder=Path(scratch), meter=meter, task=task)
+        result = attack.attack(released, context)
+    seconds = time.perf_counter() - start
+
+    def score() -> float:
+        found = type(released)(model=result.model, tokenizer=released.tokenizer, digest="", name="attacked")
+        return float(main_score(task, task.score(found, "selection")))
+
+    return {"score": score(), "steps": result.training.steps, "flops": meter.total.flops, "seconds": round(seconds, 1),
+            "last_loss": result.training.losses[-1], "error": result.report.get("error")}  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Scores by learning rate; the best of a line is bold."""
+    rates = sorted({row["learning_rate"] for row in rows})
+    lines = ["| attack | task | target | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
+             "|---|---|---|" + "---:|" * len(rates)]  # fmt: skip
+    keys = dict.fromkeys((row["attack"], json.dumps(row["settings"]), row["task"], row["target"]) for row in rows)
+    for key in keys:
+        attack, settings, task, target = key
+        found = {row["learning_rate"]: row["score"] for row in rows
+                 if (row["attack"], json.dumps(row["settings"]), row["task"], row["target"]) == key}  # fmt: skip
+        best = max(found.values())
+        cells = [("" if rate not in found else f"**{found[rate]:.3f}**" if found[rate] == best else f"{found[rate]:.3f}")
+                 for rate in rates]  # fmt: skip
+        others = "".join(f", {name}={value}" for name, value in json.loads(settings).items())
+        lines.append(f"| {attack}{others} | {task} | {target} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill in missing rows, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--locked", type=Path)
+    parser.add_argument("--date")
+    parser.add_argument("--only", default="", help="attacks, separated by commas")
+    parser.add_argument("--out", type=Path, default=DATA)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    if options.table:
+        print(table(rows))
+        return
+    only = options.only.split(",") if options.only else list(RATES)
+    keys = ("task", "target", "attack", "settings", "learning_rate")
+    for values in wanted():
+        key = dict(zip(keys, values, strict=True))
+        if key["attack"] in only and not any(all(row[name] == key[name] for name in keys) for row in rows):
+            folder = options.base if key["target"] == "base" else options.locked
+            row = {**key, **run(folder, values[0], values[2], values[3], values[4])}
+            rows.append(row)
+            print(row, flush=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps({"date": options.date, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
