@@ -10,7 +10,7 @@ from leaderboards.rows import board_rows, cell_rows
 
 
 def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False) -> str:
-    """The ranking (or every cell) of an output folder as text.
+    """The ranking (or every cell) of an output folder as text, ended by a newline.
 
     Args:
         folder: what `harness run -o` wrote.
@@ -21,4 +21,4 @@ def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False) -> st
         UsageError: nothing readable there, or unknown format.
     """
     results = load_results(folder)
-    return render(cell_rows(results) if cells else board_rows(results), kind)
+    return render(cell_rows(results) if cells else board_rows(results), kind) + "\n"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.items import read_items
-from harness.record import ITEMS, RECORD, parse_record, read_record
+from harness.record import ITEMS, RECORD, read_record
 from harness.robustness import Cell
 
 
@@ -56,20 +55,6 @@ def load_results(folder: Path, only: Collection[str] | None = None) -> Results:
     if len(refused) == len(folders):
         raise refused[0]
     return Results(cells, skipped)
-
-
-def check_version(folder: Path) -> None:
-    """Refuse an output folder that holds a record of another version, before anything expensive.
-
-    Raises:
-        UsageError: naming the cell and both versions.
-    """
-    for path in _folders(folder):
-        try:
-            raw = json.loads((path / RECORD).read_bytes())
-        except (OSError, ValueError):  # absent or cut short: that cell will be run again
-            continue
-        parse_record(raw, path.name)
 
 
 def _folders(folder: Path) -> list[Path]:

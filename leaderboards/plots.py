@@ -42,9 +42,9 @@ def board_figure(folder: Path, output: Path) -> None:
         for row, attack in enumerate(attacks):
             for record in grid.get((defense, attack), []):
                 _recovery_mark(left, record, row + offset, _COLOURS[column % len(_COLOURS)])
-        rows = [row for row, attack in enumerate(attacks) if _kept(grid, defense, attack)]
-        right.barh([row + offset for row in rows], [_kept(grid, defense, attacks[row]) / 2**20 for row in rows],
-                   height=0.7 / len(defenses), color=_COLOURS[column % len(_COLOURS)], label=_plain(defense))  # fmt: skip
+        bars = {row + offset: kept for row, attack in enumerate(attacks) if (kept := _kept(grid, defense, attack))}
+        right.barh(list(bars), [kept / 2**20 for kept in bars.values()], height=0.7 / len(defenses),
+                   color=_COLOURS[column % len(_COLOURS)], label=_plain(defense))  # fmt: skip
     _frame(left, right, attacks)
     handles, names = right.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)), frameon=False)

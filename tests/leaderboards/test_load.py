@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from record_factory import make_cell, write_cell
+
+from harness.errors import UsageError
+from harness.record import ITEMS, RECORD
+from leaderboards.load import load_results
+
+
+def test_whole_cells_are_read_and_others_named(tmp_path: Path) -> None:
+    good, cut, old = make_cell(attack="full"), make_cell(attack="lora"), make_cell(attack="qlora")
+    write_cell(tmp_path, good)
+    items = write_cell(tmp_path, cut) / ITEMS
+    items.write_bytes(items.read_bytes()[:-1])
+    record = write_cell(tmp_path, old) / RECORD
+    record.write_text(json.dumps({**json.loads(record.read_text()), "schema_version": 99}))
+    (tmp_path / "cells" / "abandoned").mkdir()
+    found = load_results(tmp_path)
+    assert [cell.record.id for cell in found.cells] == [good.record.id]
+    assert found.cells[0].items == good.items
+    reasons = {skipped.folder: skipped.reason for skipped in found.skipped}
+    assert "unfinished" in reasons["abandoned"]
+    assert "partial" in reasons[cut.record.id]
+    assert "version 99" in reasons[old.record.id]
+
+
+def test_a_moved_cell_is_not_another_cell(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, make_cell())
+    folder.rename(folder.with_name("0" * 16))
+    assert "is of cell" in load_results(tmp_path).skipped[0].reason
+
+
+def test_a_folder_of_another_version_only_is_refused(tmp_path: Path) -> None:
+    record = write_cell(tmp_path, make_cell()) / RECORD
+    record.write_text(record.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(UsageError, match="schema version 2"):
+        load_results(tmp_path)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no results"):
+        load_results(tmp_path)
+
+
+def test_only_some_ids_can_be_read(tmp_path: Path) -> None:
+    cells = [make_cell(attack=name) for name in ("full", "lora")]
+    for cell in cells:
+        write_cell(tmp_path, cell)
+    assert len(load_results(tmp_path, only=[cells[0].record.id]).cells) == 1
+
+
+def test_leaderboards_import_no_torch() -> None:
+    modules = "board, columns, formats, load, plots, rows, summary, units, verify"
+    code = f"import sys; from leaderboards import {modules}; assert 'torch' not in sys.modules, 'torch'"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from record_factory import make_cell, write_cell
+
+from harness.errors import Unavailable
+from leaderboards.plots import board_figure, heat_map, trajectory_figure
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for defense, recovery in (("none", 1.0), ("dlr$x_1", 0.4)):
+        write_cell(tmp_path, make_cell(defense=defense, recovery=recovery))
+    write_cell(tmp_path, make_cell(defense="none", attack="full_$", status="out_of_memory"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("draw", [board_figure, heat_map])
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_figures_show_names_and_are_the_same_each_time(results: Path, draw: object, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    one, two = results / f"one.{suffix}", results / f"two.{suffix}"
+    for output in (one, two):
+        draw(results, output)  # type: ignore[operator]
+    assert one.stat().st_size > 2000
+    if suffix == "svg":
+        for text in ("dlr$x_1", "out of memory"):
+            assert text in one.read_text()
+    else:
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_trajectories_are_drawn_for_attack_and_reference(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trajectory_figure([make_cell().record, make_cell(defense="none").record], tmp_path / "t.svg")
+    assert "lora, seed 0" in (tmp_path / "t.svg").read_text()
+
+
+def test_without_matplotlib_the_extra_is_named(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(Unavailable, match="report"):
+        board_figure(results, results / "x.png")
