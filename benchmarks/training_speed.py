@@ -1,0 +1,178 @@
+"""Our training loop against transformers.Trainer (and PEFT): time, peak memory, share of the matrix-multiply rate.
+
+The same model (Llama, 1.25 M parameters), the same tokens, settings and precision, one fresh process a run, the sides
+taking turns. Timed from the built model to the trained one, what each side sets up for itself included. Run it on
+a machine that does nothing else:
+
+    python benchmarks/training_speed.py [--repeats 5] [--steps 60] [--threads 2] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BATCH, LENGTH, VOCAB, RATE = 8, 128, 2048, 1e-3
+METHODS, PRECISIONS, SIDES = ("full", "lora"), ("fp32", "bf16"), ("ours", "trainer")
+
+
+def main() -> None:
+    """Run all pairs and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", nargs=3, metavar=("SIDE", "METHOD", "PRECISION"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_child(*options.child, steps=options.steps)))
+        return
+    rows = [_pair(method, precision, options) for method in METHODS for precision in PRECISIONS]
+    from tabulate import tabulate
+
+    print(tabulate(rows, headers="keys", floatfmt=".3g"))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+def _pair(method: str, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Ours and the Trainer in turns; the ratio is the median over pairs, which cancels slow drifts of the machine."""
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for repeat in range(options.repeats):
+        for side in SIDES if repeat % 2 else reversed(SIDES):
+            runs[side].append(_spawn(side, method, precision, options))
+    ours, theirs = runs["ours"], runs["trainer"]
+
+    def ratio(key: str) -> float:
+        return statistics.median(a[key] / b[key] for a, b in zip(ours, theirs, strict=True))
+
+    return {
+        "method": method,
+        "precision": precision,
+        "ours s": min(run["seconds"] for run in ours),
+        "trainer s": min(run["seconds"] for run in theirs),
+        "time ratio": ratio("seconds"),
+        "CPU time ratio": ratio("cpu_seconds"),
+        "ours MiB": statistics.median(run["peak_mib"] for run in ours),
+        "trainer MiB": statistics.median(run["peak_mib"] for run in theirs),
+        "share of matmul rate": statistics.median(run["share"] for run in ours),
+        "trainer share": statistics.median(run["share"] for run in theirs),
+        "last loss": ours[0]["last_loss"],
+        "trainer last loss": theirs[0]["last_loss"],
+        "repeats": options.repeats,
+    }
+
+
+def _spawn(side: str, method: str, precision: str, options: argparse.Namespace) -> dict[str, float]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, __file__, "--steps", str(options.steps), "--child", side, method, precision]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _child(side: str, method: str, precision: str, *, steps: int) -> dict[str, float]:
+    import torch
+
+    model, batches = _model(method), _batches()
+    before = _matmul_rate(precision)
+    with tempfile.TemporaryDirectory() as folder:
+        start, cpu = time.perf_counter(), time.process_time()
+        run = _ours if side == "ours" else _trainer
+        last = run(model, batches, Path(folder), steps, precision == "bf16")
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    flops = steps * _flops(_model(method), batches)
+    rate = max(before, _matmul_rate(precision))
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak, "last_loss": last,
+            "share": flops / seconds / rate, "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def _model(method: str) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=VOCAB, hidden_size=128, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=512))  # fmt: skip
+    if method == "full":
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+
+
+def _batches() -> Any:
+    import numpy as np
+
+    from harness.packing import PackedBlocks
+
+    ramp = np.arange(400_000) % 997  # learnable, so that the losses of both sides mean something
+    return PackedBlocks((ramp * 2039) % VOCAB, block_size=LENGTH, batch_size=BATCH, seed=0)
+
+
+def _ours(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> float:
+    from harness.meters.meter import Meter
+    from harness.plugins import Context
+    from harness.training import TrainSettings, train
+
+    context = Context(seed=0, device="cpu", folder=folder, meter=Meter(), bf16=bf16)
+    settings = TrainSettings(learning_rate=RATE, max_steps=steps, per_device_train_batch_size=BATCH, block_size=LENGTH)
+    return train(model, batches, settings, context).losses[-1]
+
+
+def _trainer(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> float:
+    from transformers import Trainer, TrainingArguments, default_data_collator
+
+    from harness.schedule import warmup_steps
+
+    micros = [batches(step, 0) for step in range(steps)]
+    rows = [{key: value[row] for key, value in micro.items()} for micro in micros for row in range(BATCH)]
+    arguments = TrainingArguments(
+        output_dir=str(folder), use_cpu=True, bf16=bf16, per_device_train_batch_size=BATCH, max_steps=steps,
+        learning_rate=RATE, lr_scheduler_type="cosine", warmup_steps=warmup_steps(steps, 0.05), weight_decay=0.0,
+        optim="adamw_torch_fused", max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to=[],
+        disable_tqdm=True, seed=0, train_sampling_strategy="sequential")  # fmt: skip
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=default_data_collator)
+    trainer.train()
+    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
+
+
+def _flops(model: Any, batches: Any) -> int:
+    import torch
+
+    from harness.meters.micro import measure_micro
+
+    batch, params = batches(0, 0), list(model.parameters())
+    _, cost = measure_micro(lambda: model(**batch, use_cache=False).loss, torch.Tensor.backward, params)
+    return cost.forward_flops + cost.backward_flops
+
+
+def _matmul_rate(precision: str, size: int = 1024, seconds: float = 1.0) -> float:
+    """FLOPs a second of a square product, the fastest of many."""
+    import torch
+
+    a = torch.randn(size, size, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    best, stop = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+if __name__ == "__main__":
+    main()
