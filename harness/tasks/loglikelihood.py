@@ -6,13 +6,14 @@ is the BOS or else EOS token, too long contexts lose their left end, rolling win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,6 +85,9 @@ def score_rows(model: PreTrainedModel, rows: Sequence[Row], batch_size: int | No
         model: in eval mode; run at its own precision, the softmax in fp32.
         rows: in any order; the result is in the same order.
         batch_size: rows a forward pass; by default as many as keep the logits small.
+
+    Raises:
+        Outcome: the model gives NaN or infinite log-probabilities (a diverged attack, for example).
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
     results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
@@ -97,6 +101,8 @@ def score_rows(model: PreTrainedModel, rows: Sequence[Row], batch_size: int | No
             for index, result in zip(chosen, _score_batch(model, [rows[i] for i in chosen]), strict=True):
                 results[index] = result
             start += len(chosen)
+    if broken := sum(not math.isfinite(value) for value, _ in results):
+        raise Outcome(f"the model has collapsed: {broken} of {len(rows)} log-likelihoods are NaN or infinite")
     return results
 
 

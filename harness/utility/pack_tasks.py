@@ -91,7 +91,7 @@ def _pages(rows: list[Row]) -> Iterator[Row]:
     """EleutherAI/wikitext_document_level: an article a page, begun by its ` = Title = ` line."""
     page: list[str] = []
     for line in (row["text"] for row in rows):
-        if re.fullmatch(r" = [^=].*[^=] = ", line) and page:
+        if re.fullmatch(r" = [^=].*[^=] = ", line) and "".join(page).strip():
             yield {"page": "\n".join(page)}
             page = []
         page.append(line)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 from harness.tasks.loglikelihood import (
     Row,
     context_size,
@@ -93,6 +93,13 @@ def test_order_of_rows_is_kept(tiny_llama: Any) -> None:
     rows = [Row(list(range(3, 3 + n)), 1) for n in (5, 2, 9, 3)]
     alone = [score_rows(tiny_llama.model, [row])[0][0] for row in rows]
     assert alone == pytest.approx([value for value, _ in score_rows(tiny_llama.model, rows)], abs=1e-4)
+
+
+def test_nan_weights_are_an_outcome(tiny_llama: Any) -> None:
+    with torch.no_grad():
+        tiny_llama.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(Outcome, match="collapsed"):
+        text_logprobs(tiny_llama, ["abc"])
 
 
 def test_greedy_text_does_not_depend_on_neighbours(tiny_llama: Any) -> None:
