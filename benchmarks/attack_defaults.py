@@ -3,7 +3,7 @@
     python benchmarks/attack_defaults.py --base DIR --locked DIR --date YYYY-MM-DD      fill in what is missing
     python benchmarks/attack_defaults.py --table                                       print the table from the data
 
-One row a run in docs/data/attack_defaults.json: 100 steps of 8 x 128 tokens, seed 0, scored on the task's selection split.
+One row a run in docs/data/attack_defaults.json: 100 steps of 8 x 128 tokens, seed 0, scored on the selection split.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ def run(folder: Path, task_name: str, attack_name: str, settings: dict[str, Any]
             "last_loss": result.training.losses[-1], "error": result.report.get("error")}  # fmt: skip
 
 
+def targets(base: Path, locked: Path) -> dict[str, Any]:
+    """Digests of the weights, and how the locked model was made."""
+    from harness.models.load import load_model
+
+    found = {name: load_model(str(folder), data_dir=None, dtype="float32", device="cpu")
+             for name, folder in (("base", base), ("locked", locked)) if folder.exists()}  # fmt: skip
+    return {name: {"digest": released.digest, "lock": released.lock} for name, released in found.items()}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Scores by learning rate; the best of a line is bold."""
     rates = sorted({row["learning_rate"] for row in rows})
@@ -74,8 +83,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         found = {row["learning_rate"]: row["score"] for row in rows
                  if (row["attack"], json.dumps(row["settings"]), row["task"], row["target"]) == key}  # fmt: skip
         best = max(found.values())
-        cells = [("" if rate not in found else f"**{found[rate]:.3f}**" if found[rate] == best else f"{found[rate]:.3f}")
-                 for rate in rates]  # fmt: skip
+        shown = {rate: f"**{score:.3f}**" if score == best else f"{score:.3f}" for rate, score in found.items()}
+        cells = [shown.get(rate, "") for rate in rates]
         others = "".join(f", {name}={value}" for name, value in json.loads(settings).items())
         lines.append(f"| {attack}{others} | {task} | {target} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -88,6 +97,7 @@ def main() -> None:
     parser.add_argument("--locked", type=Path)
     parser.add_argument("--date")
     parser.add_argument("--only", default="", help="attacks, separated by commas")
+    parser.add_argument("--target", choices=("base", "locked"), help="one of the two models only")
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -99,13 +109,14 @@ def main() -> None:
     keys = ("task", "target", "attack", "settings", "learning_rate")
     for values in wanted():
         key = dict(zip(keys, values, strict=True))
-        if key["attack"] in only and not any(all(row[name] == key[name] for name in keys) for row in rows):
+        if key["attack"] in only and options.target in (None, key["target"]) and not any(all(row[name] == key[name] for name in keys) for row in rows):
             folder = options.base if key["target"] == "base" else options.locked
             row = {**key, **run(folder, values[0], values[2], values[3], values[4])}
             rows.append(row)
             print(row, flush=True)
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps({"date": options.date, "rows": rows}, indent=1) + "\n")
+            document = {"date": options.date, "targets": targets(options.base, options.locked), "rows": rows}
+            options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
