@@ -139,6 +139,7 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
     source = provenance.collect(
         started=draft.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()}, weights=weights,
         seeds={side: [run.seed for run in runs] for side, runs in _sides(draft)},
+        knowledge=spec.build_attack().knowledge.value,
         targets=draft.attacked[0].targets if draft.attacked else [], threads=workshop.threads)  # fmt: skip
     record = Record(
         id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),

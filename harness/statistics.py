@@ -8,7 +8,7 @@ other models. Three decisions keep coverage near 0.95 without Cauchy-wide interv
 - a model's seed variance is the larger of its own, of the pooled one of the seeded models beside it, and of what its
   item-by-seed noise alone would give (two seeds often agree by luck);
 - with fewer than three degrees of freedom it borrows one from the models beside it, never more: they need not be
-  equally noisy; it has up to twice as many where item-by-seed noise, known from many items, is most of the variance;
+  equally noisy; it has up to half as many again where item-by-seed noise, known from many items, is most of it;
 - the item part is widened by sqrt(m / (m - 1)) and t over z, with Kish's effective number of items for m.
 
 A ratio's interval is the set of r for which numerator - r * denominator is not distinguishable from 0 (Fieller's
@@ -207,7 +207,8 @@ def _small_sample(effective: float) -> float:
 def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tuple[float, float]]:
     """Standard error over seeds and degrees of freedom of each model with two seeds or more.
 
-    The floor is known from many items, so that only what lies beyond it is uncertain (Satterthwaite), at most doubled.
+    The floor is known from many items, so that only what lies beyond it is uncertain (Satterthwaite's argument). Half
+    as many again is the most this may add: two seeds agree by luck too often to be believed further.
     """
     share = weights / weights.sum()
     own, floor, freedom = {}, {}, {}
@@ -231,7 +232,7 @@ def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tup
         base = own_freedom + (1 if others and own_freedom < 3 else 0)
         beyond = variance - floor[name]
         known = base * (variance / beyond) ** 2 if beyond > 0 else math.inf
-        spread[name] = (math.sqrt(variance / (own_freedom + 1)), min(known, 2 * base))
+        spread[name] = (math.sqrt(variance / (own_freedom + 1)), min(known, 1.5 * base))
     return spread
 
 
