@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     grid, common = _grid(args)
     cells = plan(grid, common)
     data_dir = options.data_dir(args)
-    for spec in cells:
-        spec.build_task(data_dir)
+    for spec in {str(spec.task): spec for spec in cells}.values():
+        options.check_task(spec, data_dir)
     if args.dry_run:
         _print_plan(cells, args)
         return 0

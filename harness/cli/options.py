@@ -117,6 +117,17 @@ def check_output(folder: Path) -> None:
                              f"{SCHEMA_VERSION}: choose another folder with --out")  # fmt: skip
 
 
+def check_task(spec: Any, data_dir: Path | None) -> None:
+    """See that the task's data is here and not empty, before anything expensive.
+
+    Raises:
+        UsageError: it needs the data pack and there is none, or there is nothing to train on.
+    """
+    task = spec.build_task(data_dir)
+    if task.needs_pack and not any(task.train_texts()):
+        raise UsageError(f"task {spec.task['name']!r} has no training text")
+
+
 def as_yaml(spec: Any) -> str:
     """The merged spec as YAML, with the cell's id in the first line; valid for `--config`."""
     import yaml

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
     data_dir = options.data_dir(args)
-    spec.build_task(data_dir)
+    options.check_task(spec, data_dir)
     if args.dry_run or not args.quiet:
         print(options.as_yaml(spec), file=sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
