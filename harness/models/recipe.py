@@ -39,7 +39,7 @@ ARCHITECTURE = {"hidden_size": 128, "num_hidden_layers": 5, "intermediate_size":
                 "rms_norm_eps": 1e-5, "initializer_range": 0.04}  # fmt: skip
 _ADAMW = {"learning_rate": 4e-3, "weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.95, "eval_points": 0}
 STAGES = (
-    TrainSettings(max_steps=3000, warmup_ratio=0.03, lr_scheduler_type="constant_with_warmup",
+    TrainSettings(max_steps=2114, warmup_ratio=0.0426, lr_scheduler_type="constant_with_warmup",
                   per_device_train_batch_size=16, block_size=256, **_ADAMW),
     TrainSettings(max_steps=500, warmup_ratio=0.04, lr_scheduler_type="linear",
                   per_device_train_batch_size=8, block_size=512, **_ADAMW))  # fmt: skip

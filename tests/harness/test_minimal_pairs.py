@@ -49,7 +49,7 @@ def test_two_sentences_differ_in_one_place() -> None:
 
 def test_liking_one_form_better_scores_chance() -> None:
     """Best score of a scorer that ranks the two differing forms alone, without the rest of the sentence."""
-    for name in set(NAMES) - {"plural_form"}:
+    for name in set(NAMES) - {"plural_form", "word_order"}:
         wins: dict[frozenset[str], Counter[str]] = {}
         for pair in minimal_pairs():
             if pair.phenomenon == name:
