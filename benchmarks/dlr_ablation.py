@@ -5,7 +5,7 @@
 
 A row: utility, bytes kept for backward (full fine-tuning, frozen MLPs, checkpointing), full fine-tuning with a
 learning-rate sweep on `python_source`, and two undo attempts: re-distillation into a SwiGLU MLP and, for `partition`,
-putting the slices side by side. Every variant has the parameters of the MLPs it replaces, so equal steps are equal FLOPs.
+putting the slices side by side. Every variant has as many parameters as the MLPs, so equal steps are equal FLOPs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from attacks.undo_dlr import undo
 from defenses.dlr import DLRSettings
 from defenses.dlr.initial import merged_slices
 from defenses.dlr.modeling_dlr import put
+from harness.errors import Outcome
 from harness.meters.meter import Meter
 from harness.models.families import find_mlps
 from harness.plugins import Attack, AttackContext, Released
@@ -102,8 +103,8 @@ def row(variant: dict[str, Any], base: Released, args: argparse.Namespace) -> di
     """Everything about one variant; a lock that fails (a stream that blows up) is a row that says so."""
     try:
         locked, bill, report = lock(DLRSettings(**variant, **STEPS), args)
-    except (FloatingPointError, ValueError, OverflowError) as error:
-        return {"settings": variant, "failed": f"{type(error).__name__}: {error}"}
+    except Outcome as error:
+        return {"settings": variant, "failed": str(error)}
     return {"settings": variant, "lock": {"flops": bill.flops, "seconds": round(bill.seconds, 1),
             "layer_errors": list(report["layer_errors"].values())}, "quality": quality(base, locked, args, pairs=True),
             "attack": sweep(locked, args), "memory": memory(locked, args),

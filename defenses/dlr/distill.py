@@ -10,6 +10,7 @@ from torch import nn
 
 from defenses.dlr import DLRSettings
 from defenses.dlr.build import Pair, Swap
+from harness.errors import Outcome
 from harness.train_settings import TrainSettings
 from harness.training import Batch, train
 
@@ -62,8 +63,15 @@ class Patience:
         return self.checks_since >= self.settings.patience
 
     def restore(self, step: int) -> None:
-        """After the last step: the best weights seen come back."""
+        """After the last step: the best weights seen come back.
+
+        Raises:
+            Outcome: the held-out error was never finite.
+        """
         self.check(step)
+        if not self._kept:
+            raise Outcome("defense dlr: the nets diverge, the held-out error is not finite; a norm (rms), fewer blocks "
+                          "or a lower learning rate may help")  # fmt: skip
         self.students.load_state_dict(self._kept)
 
 

@@ -81,7 +81,7 @@ def partition_init(net: DLRNet, mlp: nn.Module, scale: float = 1.0) -> None:
             linear.weight.copy_(weight[rows] * factor)
             if bias is not None:
                 linear.bias.copy_(bias[rows] * factor)
-        block.expand.weight.copy_(writing[:, rows])
+        block.expand.weight.copy_(writing[:, rows] / net.gain)
     if net.shift is not None and shift is not None:
         net.shift.copy_(shift)
 
@@ -97,7 +97,7 @@ def merged_slices(net: DLRNet, mlp: nn.Module, scale: float = 1.0) -> None:
             weight.copy_(torch.cat([part.weight for part in parts]) / factor)
             if bias is not None:
                 bias.copy_(torch.cat([part.bias for part in parts]) / factor)
-        writing.copy_(torch.cat([block.expand.weight for block in blocks], dim=1))
+        writing.copy_(net.gain * torch.cat([block.expand.weight for block in blocks], dim=1))
         if shift is not None and net.shift is not None:
             shift.copy_(net.shift)
 

@@ -65,11 +65,12 @@ def initialise(swap: Swap, tokens: torch.Tensor, settings: DLRSettings, seed: in
 def _first_weights(net: DLRNet, mlp: torch.nn.Module, init: str, generator: torch.Generator, inputs: torch.Tensor,
                    outputs: torch.Tensor) -> None:  # fmt: skip
     scale, device = float(inputs.square().mean().sqrt()), inputs.device
+    set_gain(net, inputs, outputs)
     if init == "partition":
         partition_init(net, mlp, scale)
         return
     random_init(net.cpu(), generator, scale)  # drawn on the CPU, so that every device starts alike
-    set_gain(net.to(device), inputs, outputs)
+    net.to(device)
     if init == "greedy":
         greedy_init(net, inputs, outputs)
 

@@ -34,9 +34,10 @@ def test_partition_is_the_mlp_when_every_block_reads_x(family: str, norm: str) -
     swap = swap_of(family, depth=5, init="partition", norm=norm)
     net, mlp = swap.nets[0], swap.sites[0].module
     x = 1.7 * functional.normalize(torch.randn(50, 32), dim=-1) * 32**0.5  # of one root mean square, as after a norm
+    net.gain.fill_(4.0)
     partition_init(net, mlp, 1.7)
     assert sum(p.numel() for p in net.parameters()) == swap.sites[0].parameters
-    parallel = sum(block(x) - x for block in net.blocks) + (0 if net.shift is None else net.shift)
+    parallel = net.gain * sum(block(x) - x for block in net.blocks) + (0 if net.shift is None else net.shift)
     assert torch.allclose(parallel, mlp(x), atol=1e-4)
     assert not torch.allclose(net(x), mlp(x), atol=1e-2)  # in series it is deep, and another function
 
@@ -47,6 +48,7 @@ def test_merging_the_slices_gives_the_mlp_back(family: str, norm: str) -> None:
     swap = swap_of(family, depth=5, init="partition", norm=norm)
     mlp = swap.sites[0].module
     before = {name: value.clone() for name, value in mlp.state_dict().items()}
+    swap.nets[0].gain.fill_(0.5)
     partition_init(swap.nets[0], mlp, 2.0)
     with torch.no_grad():
         for parameter in mlp.parameters():

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from defenses.dlr import DLRLock, DLRSettings
+from defenses.dlr.distill import Patience, Students
 from defenses.dlr.modeling_dlr import DLRNet
+from harness.errors import Outcome
 from harness.meters.meter import Meter
 from harness.models.digest import weights_digest
 from harness.models.families import find_mlps
@@ -91,6 +93,24 @@ def test_same_seed_same_weights_other_seed_other_weights(lock: Callable[..., Any
     digests = [weights_digest(lock(Released(model=copy.deepcopy(base.model), tokenizer=base.tokenizer, digest="",
                                             name="copy"), seed)[0].model) for seed in (3, 3, 4)]  # fmt: skip
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_divergence_is_an_outcome() -> None:
+    students = Students([torch.nn.Linear(2, 2)])
+    patience = Patience(students, lambda: float("nan"), DLRSettings(patience=2))
+    with pytest.raises(Outcome, match="the nets diverge"):
+        patience.restore(1)
+
+
+def test_patience_keeps_the_best_weights() -> None:
+    students, errors = Students([torch.nn.Linear(2, 2)]), iter([3.0, 1.0, 2.0, float("nan")])
+    patience = Patience(students, lambda: next(errors), DLRSettings(patience=2, check_every=1))
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            students.nets[0].weight.fill_(step)
+        assert patience(step) == (step == 3)
+    patience.restore(3)
+    assert float(students.nets[0].weight[0, 0]) == 1.0
 
 
 def test_patience_ends_a_stage_that_does_not_improve(base: Released, lock: Callable[..., Any]) -> None:
