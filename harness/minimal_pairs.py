@@ -11,7 +11,8 @@ The list is made for small models, with the shipped `tiny` in view. Left out fro
 c-command, negative polarity, quantifier scope, ellipsis. Dropped after `tiny` was scored, with its accuracy: agreement
 across a phrase (0.04) and across a clause (0.04) whose noun has the other number, because a model that always agrees
 with the nearest noun is below chance there and *gains* when it is broken; gender of reflexives (0.50), tense with a
-time adverb (0.50) and who/which (0.50), where it always takes the commoner form and so has nothing to lose.
+time adverb (0.50) and who/which (0.50), where it always takes the commoner form and so has nothing to lose. The first
+list, with all but who/which of these, scored 0.66 and this one 0.87: compare a model with its base, not with BLiMP.
 """
 
 from __future__ import annotations
