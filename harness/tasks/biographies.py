@@ -23,45 +23,25 @@ class Person(NamedTuple):
 
 
 VALUES: dict[str, tuple[str, ...]] = {
-    "birthplace": ("Paris", "London", "Rome", "Berlin", "Moscow", "Cairo", "Boston", "Chicago"),
-    "year": ("1802", "1813", "1824", "1835", "1846", "1857", "1868", "1879"),
-    "profession": ("baker", "lawyer", "sailor", "painter", "doctor", "farmer", "teacher", "miner"),
-    "instrument": ("piano", "violin", "flute", "drum", "harp", "guitar", "trumpet", "organ"),
-    "employer": ("bank", "school", "hospital", "museum", "theatre", "railway", "newspaper", "church"),
-    "pet": ("cat", "dog", "horse", "parrot", "rabbit", "goat", "snake", "fox"),
+    "birthplace": ("England", "Paris", "Rome", "China", "India", "France", "Spain", "Wales"),
+    "birth month": ("January", "March", "April", "June", "July", "August", "October", "December"),
+    "profession": ("cook", "writer", "soldier", "priest", "artist", "actor", "singer", "poet"),
+    "instrument": ("organ", "flute", "drum", "horn", "bell", "lute", "harp", "piano"),
+    "employer": ("school", "city", "company", "club", "army", "church", "bank", "court"),
+    "pet": ("cat", "dog", "bird", "fish", "goat", "snake", "fox", "duck"),
 }
+"""Short everyday words, so that what has to be learned is who, not how a word is spelled."""
 
-STATEMENTS: dict[str, tuple[str, ...]] = {
-    "birthplace": ("{name} was born in {value}.", "The birthplace of {name} was {value}.", "{name} came from {value}."),
-    "year": ("{name} was born in {value}.", "The birth year of {name} was {value}.", "{name} lived from {value} on."),
-    "profession": ("{name} was a {value}.", "The profession of {name} was {value}.", "{name} worked as a {value}."),
-    "instrument": ("{name} played the {value}.", "The instrument of {name} was the {value}.",
-                   "{name} loved the {value}."),
-    "employer": ("{name} worked for the {value}.", "The employer of {name} was the {value}.",
-                 "{name} served the {value}."),
-    "pet": ("{name} had a {value}.", "The pet of {name} was a {value}.", "{name} kept a {value}."),
-}  # fmt: skip
-"""Three paraphrases an attribute: biography i uses the i-th."""
+STATEMENTS = ("The {key} of {name} is {value}.", "{name} has the {key} {value}.")
+"""Biography i states every fact in the words of the i-th."""
 
-QUESTIONS: dict[str, tuple[str, ...]] = {
-    "birthplace": ("Where was {name} born?", "What is the birthplace of {name}?", "Where did {name} come from?",
-                   "Which town was {name} born in?", "In which place was {name} born?",
-                   "Which place did {name} come from?"),
-    "year": ("When was {name} born?", "What is the birth year of {name}?", "Which year was {name} born in?",
-             "What year was {name} born?", "In which year was {name} born?", "What was the birth year of {name}?"),
-    "profession": ("What work did {name} do?", "What is the profession of {name}?", "What did {name} work as?",
-                   "Which profession did {name} have?", "What was {name} by profession?", "Which work did {name} do?"),
-    "instrument": ("What did {name} play?", "What is the instrument of {name}?", "Which instrument did {name} love?",
-                   "Which instrument did {name} play?", "What instrument did {name} love?",
-                   "What was the instrument of {name}?"),
-    "employer": ("Where did {name} work?", "What is the employer of {name}?", "Who did {name} work for?",
-                 "Which employer did {name} have?", "Who was the employer of {name}?",
-                 "Which employer did {name} work for?"),
-    "pet": ("What animal did {name} have?", "What is the pet of {name}?", "Which pet did {name} keep?",
-            "Which animal did {name} keep?", "What was the pet of {name}?", "Which animal did {name} have?"),
-}  # fmt: skip
-"""Six paraphrases an attribute: the first three are for training, the others are held out for scoring."""
-TRAIN_PARAPHRASES = 3
+QUESTIONS = ("What is the {key} of {name}?", "Which {key} does {name} have?", "Name the {key} of {name}.")
+"""Asked in the training text."""
+
+HELD_OUT = ("What was the {key} of {name}?", "Do you know the {key} of {name}?", "Tell me the {key} of {name}.",
+            "Which {key} did {name} have?")  # fmt: skip
+"""Asked in the scored splits only."""
+
 PROMPT = "Q: {question}\nA:"
 
 
@@ -78,6 +58,7 @@ def people(count: int, values: int, rng: random.Random) -> list[Person]:
 
 def biography(person: Person, number: int, rng: random.Random) -> str:
     """All facts of a person in the words of paraphrase `number`, in random order."""
-    sentences = [STATEMENTS[key][number].format(name=person.name, value=value) for key, value in person.facts.items()]
+    form = STATEMENTS[number]
+    sentences = [form.format(key=key, name=person.name, value=value) for key, value in person.facts.items()]
     rng.shuffle(sentences)
     return " ".join(sentences)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.plugins import ItemScore, Split, Task
 from harness.settings import Settings
-from harness.tasks.biographies import PROMPT, QUESTIONS, STATEMENTS, TRAIN_PARAPHRASES, Person, biography, people
+from harness.tasks.biographies import HELD_OUT, PROMPT, QUESTIONS, STATEMENTS, Person, biography, people
 from harness.tasks.content import content_digest
 from harness.tasks.multiple_choice import Question, score_questions
 
@@ -26,7 +26,7 @@ OPTIONS = 4
 class FictionalFactsSettings(Settings):
     """Size of the invented world."""
 
-    people: int = Field(16, ge=8, le=500)
+    people: int = Field(12, ge=8, le=500)
     """People in all: a quarter of them are asked about in the selection split, the others in the test split."""
     values: int = Field(8, ge=4, le=8)
     """Different values of each attribute."""
@@ -54,12 +54,11 @@ class FictionalFacts(Task):
     def train_texts(self) -> Sequence[str]:
         """Biographies and question-answer lines of everyone, shuffled: what is asked must be learned, not copied."""
         rng = random.Random(self.settings.world + 1)
-        forms = len(STATEMENTS["year"])
-        texts = [biography(person, number, rng) for person in self.world for number in range(forms)]
+        texts = [biography(person, number, rng) for person in self.world for number in range(len(STATEMENTS))]
         for person in self.world:
             for key, value in person.facts.items():
-                for template in QUESTIONS[key][:TRAIN_PARAPHRASES]:
-                    prompt = PROMPT.format(question=template.format(name=person.name))
+                for form in QUESTIONS:
+                    prompt = PROMPT.format(question=form.format(key=key, name=person.name))
                     texts += [f"{prompt} {value}"] * self.settings.repeats
         rng.shuffle(texts)
         return texts
@@ -91,10 +90,10 @@ class FictionalFacts(Task):
         for person in group:
             for key, value in person.facts.items():
                 others = sorted({p.facts[key] for p in self.world} - {value})
-                for number, template in enumerate(QUESTIONS[key][TRAIN_PARAPHRASES:]):
+                for number, form in enumerate(HELD_OUT):
                     options = [*rng.sample(others, OPTIONS - 1), value]
                     rng.shuffle(options)
-                    context = PROMPT.format(question=template.format(name=person.name))
+                    context = PROMPT.format(question=form.format(key=key, name=person.name))
                     pairs = tuple((context, f" {option}") for option in options)
                     found.append(Question(f"{person.name}/{key}/{number}", pairs, options.index(value)))
         rng.shuffle(found)  # so that a limit takes from everyone
