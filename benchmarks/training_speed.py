@@ -80,6 +80,7 @@ def _spawn(side: str, method: str, precision: str, options: argparse.Namespace) 
     if done.returncode:
         raise SystemExit(done.stderr)
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{side} {method} {precision}: {result['seconds']:.1f} s, CPU {result['cpu_seconds']:.1f} s", file=sys.stderr)
     return result
 
 

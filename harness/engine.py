@@ -157,11 +157,12 @@ def checkpointed(model: torch.nn.Module, enabled: bool) -> Iterator[None]:
     if not enabled or getattr(model, "is_gradient_checkpointing", False):
         yield
         return
-    enable: Any = getattr(model, "gradient_checkpointing_enable", None)
-    disable: Any = getattr(model, "gradient_checkpointing_disable", None)
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # transformers' new name
+    enable: Any = getattr(model, f"{kind}_checkpointing_enable", None)
+    disable: Any = getattr(model, f"{kind}_checkpointing_disable", None)
     if enable is None or disable is None:
         raise UsageError(f"gradient_checkpointing=True: {type(model).__name__} cannot checkpoint")
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
     try:
         yield
     finally:

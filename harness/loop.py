@@ -11,7 +11,7 @@ import torch
 
 from harness.bill import Bill
 from harness.checkpoint import Checkpoint, fingerprint, optimizer_state, restore_optimizer
-from harness.engine import Batch, Engine, PlainEngine
+from harness.engine import Batch, Engine
 from harness.meters.micro import MicroCost, measure_micro
 from harness.proof import tensor_hash, tensor_hashes
 from harness.reproducible import random_state_kept
@@ -60,7 +60,7 @@ class Run:
         self._engine, self._named, self._label, self._probe, self._stop = engine, named, label, probe, stop
         self._meter, self._beside = context.meter, beside_bytes
         self._costs: dict[tuple[Any, ...], MicroCost] = {}
-        self._spent = Bill()
+        self._spent, self._resumed_at = Bill(), -1
         self._seconds_before = self._meter.total.seconds
         self._first = batches(0, 0)
         self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps
@@ -93,7 +93,7 @@ class Run:
     def _one_step(self) -> None:
         state, losses = self._state, []
         for micro in range(self._settings.gradient_accumulation_steps):
-            batch = self._batches(state.step, micro)
+            batch = self._batches(state.step, micro) if state.step or micro else self._first
             tokens = count_tokens(batch)
             batch = {key: value.to(self._engine.device) for key, value in batch.items()}
             loss, cost = self._micro(batch, micro)
@@ -218,8 +218,6 @@ class Run:
             "missing": sorted(watch.missing), "nonfinite": sorted(watch.nonfinite),
         })  # fmt: skip
 
-    _resumed_at = -1
-
     def _resume(self) -> None:
         found = self._checkpoint.load() if self._checkpoint is not None else None
         if found is None:
@@ -264,6 +262,3 @@ def evaluated(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-__all__ = ["PlainEngine", "Run", "State", "count_tokens", "evaluated"]
