@@ -47,10 +47,14 @@ def commands() -> str:
     lines = []
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         records = [cell.record for cell in load_results(folder).cells]
-        axes = {part: list(dict.fromkeys(record.name(part) for record in records))  # type: ignore[arg-type]
-                for part in ("defense", "attack", "task")}  # fmt: skip
-        lines.append(f"- `{folder.name}`: {len(records)} cells; defenses {', '.join(sorted(axes['defense']))}; "
-                     f"attacks {', '.join(sorted(axes['attack']))}; tasks {', '.join(sorted(axes['task']))}")  # fmt: skip
+        axes = {
+            part: list(dict.fromkeys(record.name(part) for record in records))  # type: ignore[arg-type]
+            for part in ("defense", "attack", "task")
+        }
+        lines.append(
+            f"- `{folder.name}`: {len(records)} cells; defenses {', '.join(sorted(axes['defense']))}; "
+            f"attacks {', '.join(sorted(axes['attack']))}; tasks {', '.join(sorted(axes['task']))}"
+        )
     return "\n".join(lines)
 
 

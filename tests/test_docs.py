@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(
+    ROOT.glob("docs/**/*.md")
+)
 
 
 def commands() -> list[tuple[str, str]]:
@@ -29,7 +31,11 @@ def test_every_command_parses_and_names_what_exists(page: str, command: str) -> 
 
     args = parser().parse_args(_dashes(shlex.split(command, comments=True)[1:]))
     assert args.verb
-    for option, plugins in (("defense", registry.defenses()), ("attack", registry.attacks()), ("task", registry.tasks())):
+    for option, plugins in (
+        ("defense", registry.defenses()),
+        ("attack", registry.attacks()),
+        ("task", registry.tasks()),
+    ):
         named = [getattr(args, option, None), *(getattr(args, f"{option}s", None) or "").split(",")]
         assert all(name in plugins.names() for name in named if name), command
 
@@ -67,8 +73,11 @@ def test_every_dependency_is_pinned() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(d for group in project["optional-dependencies"].values() for d in group)]
-    pins = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
-            if "==" in line}  # fmt: skip
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     for text in wanted:
         name = Requirement(text).name.lower()
         assert name in pins | {"lockbench", "setuptools"}, f"{name} is not pinned"

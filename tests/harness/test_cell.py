@@ -1,4 +1,4 @@
-"""A whole cell on a random model: outcomes are recorded, nothing is done twice, a killed run goes on, figures re-derive."""
+"""A whole cell on a random model: every outcome is recorded, nothing is done twice, a killed run goes on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ from harness.train_settings import TrainSettings
 from harness.workshop import Workshop
 
 QUICK: dict[str, Any] = {
-    "replicates": 2, "utility": {"limit": 20, "perplexity_tokens": 1500},
-    "attack": {"name": "full", "max_steps": 6, "learning_rate": 3e-3, "per_device_train_batch_size": 2, "block_size": 64,
-               "eval_points": 2},
-    "task": {"name": "python_source", "max_items": 20, "train_bytes": 60_000}}  # fmt: skip
+    "replicates": 2,
+    "utility": {"limit": 20, "perplexity_tokens": 1500},
+    "attack": {
+        "name": "full",
+        "max_steps": 6,
+        "learning_rate": 3e-3,
+        "per_device_train_batch_size": 2,
+        "block_size": 64,
+        "eval_points": 2,
+    },
+    "task": {"name": "python_source", "max_items": 20, "train_bytes": 60_000},
+}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,9 @@ class Idle(Attack):
         return Attacked(model=released.model, training=result, targets=["a"])
 
 
-def test_a_plugin_that_raises_is_a_failed_cell_with_the_traceback(model: str, workshop: Workshop, tmp_path: Path) -> None:
+def test_a_plugin_that_raises_is_a_failed_cell_with_the_traceback(
+    model: str, workshop: Workshop, tmp_path: Path
+) -> None:
     from harness import registry
 
     registry.attacks().add("raises", Raises)
@@ -164,7 +174,9 @@ def test_an_interrupted_cell_says_so_and_is_run_again(model: str, workshop: Work
 
     spec = spec_of(model, seed=5)
     with pytest.raises(KeyboardInterrupt):
-        run_cell(spec, out=tmp_path, workshop=Interrupting(cache=workshop.cache, data_dir=None, progress=workshop.progress))
+        run_cell(
+            spec, out=tmp_path, workshop=Interrupting(cache=workshop.cache, data_dir=None, progress=workshop.progress)
+        )
     half = read_record(tmp_path / "cells" / spec.id)
     assert half is not None
     assert half.status == "interrupted"
@@ -176,8 +188,20 @@ def test_an_interrupted_cell_says_so_and_is_run_again(model: str, workshop: Work
 def test_killed_at_any_moment_and_run_again_finishes_with_the_same_scores(model: str, tmp_path: Path) -> None:
     config = tmp_path / "spec.json"
     config.write_text(spec_of(model).model_dump_json())
-    command = [sys.executable, "-m", "harness.cli.main", "run", "--config", str(config), "--quiet", "--json",
-               "--out", str(tmp_path / "killed"), "--cache", str(tmp_path / "cache")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli.main",
+        "run",
+        "--config",
+        str(config),
+        "--quiet",
+        "--json",
+        "--out",
+        str(tmp_path / "killed"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     for wait in (4.0, 7.0, 9.0, 11.0):  # wherever these fall on this machine, the promise is the same
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)
@@ -186,8 +210,12 @@ def test_killed_at_any_moment_and_run_again_finishes_with_the_same_scores(model:
         for folder in (tmp_path / "killed" / "cells").glob("*"):
             assert (record := read_record(folder)) is None or record.status == "complete"
     finished = Record.model_validate_json(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    straight = subprocess.run([*command[:-3], str(tmp_path / "straight"), "--cache", str(tmp_path / "cache2")],
-                              check=True, capture_output=True, text=True)  # fmt: skip
+    straight = subprocess.run(
+        [*command[:-3], str(tmp_path / "straight"), "--cache", str(tmp_path / "cache2")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     other = Record.model_validate_json(straight.stdout)
     assert finished.status == other.status == "complete"
     assert (finished.score, finished.recovery) == (other.score, other.recovery)

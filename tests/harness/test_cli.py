@@ -25,30 +25,33 @@ def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixt
     assert "examples:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [
-    ["run", "--defense", "dlrr"],
-    ["run", "--attack", "loar"],
-    ["run", "--task", "nothing"],
-    ["run", "--budget", "steps=-1"],
-    ["run", "--budget", "memory=many"],
-    ["run", "--set", "attack.learning_rate=-1"],
-    ["run", "--set", "attack.learning_rat=1"],
-    ["run", "--set", "nonsense"],
-    ["run", "--model", "hf"],
-    ["run", "--config", "/nonexistent.yaml"],
-    ["run", "--data-dir", "/nonexistent"],
-    ["run", "--task", "wikitext2", "--dry-run"],
-    ["run", "--model-args", "revisionn=1"],
-    ["matrix", "--seeds", "a,b"],
-    ["matrix", "--defenses", ","],
-    ["matrix", "--attacks", "lora,lora"],
-    ["matrix", "/nonexistent.yaml"],
-    ["leaderboard", "/nonexistent"],
-    ["verify", "/nonexistent"],
-    ["fetch", "nothing"],
-    ["lock", "--defense", "dlr"],
-    ["lock", "-o", "x"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--defense", "dlrr"],
+        ["run", "--attack", "loar"],
+        ["run", "--task", "nothing"],
+        ["run", "--budget", "steps=-1"],
+        ["run", "--budget", "memory=many"],
+        ["run", "--set", "attack.learning_rate=-1"],
+        ["run", "--set", "attack.learning_rat=1"],
+        ["run", "--set", "nonsense"],
+        ["run", "--model", "hf"],
+        ["run", "--config", "/nonexistent.yaml"],
+        ["run", "--data-dir", "/nonexistent"],
+        ["run", "--task", "wikitext2", "--dry-run"],
+        ["run", "--model-args", "revisionn=1"],
+        ["matrix", "--seeds", "a,b"],
+        ["matrix", "--defenses", ","],
+        ["matrix", "--attacks", "lora,lora"],
+        ["matrix", "/nonexistent.yaml"],
+        ["leaderboard", "/nonexistent"],
+        ["verify", "/nonexistent"],
+        ["fetch", "nothing"],
+        ["lock", "--defense", "dlr"],
+        ["lock", "-o", "x"],
+    ],
+)
 def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -69,8 +72,27 @@ def test_unparsable_command_lines_are_status_2(arguments: list[str]) -> None:
 
 
 def test_lm_evals_spellings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["run", "--model", "hf", "--model_args", "pretrained=tiny,dtype=bfloat16", "--tasks", "minimal_pairs",
-                 "--batch_size", "4", "--limit", "3", "--output_path", str(tmp_path), "--dry-run"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "run",
+                "--model",
+                "hf",
+                "--model_args",
+                "pretrained=tiny,dtype=bfloat16",
+                "--tasks",
+                "minimal_pairs",
+                "--batch_size",
+                "4",
+                "--limit",
+                "3",
+                "--output_path",
+                str(tmp_path),
+                "--dry-run",
+            ]
+        )
+        == 0
+    )
     import yaml
 
     spec = yaml.safe_load(capsys.readouterr().out)
@@ -90,7 +112,9 @@ def test_the_printed_spec_is_a_config_for_the_same_cell(capsys: pytest.CaptureFi
 
 def test_matrix_plan_names_shared_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     grid = tmp_path / "grid.yaml"
-    grid.write_text("defenses: [none, {name: dlr, depth: 4}]\nattacks: [full, lora]\nseeds: [0, 1]\nbudget: {steps: 3}\n")
+    grid.write_text(
+        "defenses: [none, {name: dlr, depth: 4}]\nattacks: [full, lora]\nseeds: [0, 1]\nbudget: {steps: 3}\n"
+    )
     assert main(["matrix", str(grid), "--dry-run"]) == 0
     assert "8 cells; shared work: 4 locks, 4 references" in capsys.readouterr().out
     assert main(["matrix", str(grid), "--dry-run", "--json", "--set", "attack.max_steps=2"]) == 0
@@ -108,8 +132,10 @@ def test_list_is_machine_readable(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
 def test_start_up_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = (f"import sys\nfrom harness.cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
-            "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'datasets', 'accelerate', 'lm_eval'} & set(sys.modules)\n"
-            "assert not heavy, heavy")  # fmt: skip
+    code = (
+        f"import sys\nfrom harness.cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'datasets', 'accelerate', 'lm_eval'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The verbs one after the other, as a user would: run, matrix, leaderboard, verify, lock, evaluate, and what they refuse."""
+"""The verbs one after the other, as a user would, and what they refuse."""
 
 from __future__ import annotations
 
@@ -12,11 +12,38 @@ import pytest
 
 from harness.cli.main import main
 
-SHORT = ["--limit", "20", "--set", "utility.perplexity_tokens=1500", "--set", "replicates=1", "--set", "attack.max_steps=4",
-         "--set", "attack.eval_points=1", "--set", "attack.block_size=64", "--set", "attack.per_device_train_batch_size=2",
-         "--set", "task.max_items=20", "--set", "task.train_bytes=60000"]  # fmt: skip
-QUICK_LOCK = ["--set", "defense.depth=4", "--set", "defense.module_steps=2", "--set", "defense.polish_steps=2",
-              "--set", "defense.self_generated=0", "--set", "defense.block_size=64"]  # fmt: skip
+SHORT = [
+    "--limit",
+    "20",
+    "--set",
+    "utility.perplexity_tokens=1500",
+    "--set",
+    "replicates=1",
+    "--set",
+    "attack.max_steps=4",
+    "--set",
+    "attack.eval_points=1",
+    "--set",
+    "attack.block_size=64",
+    "--set",
+    "attack.per_device_train_batch_size=2",
+    "--set",
+    "task.max_items=20",
+    "--set",
+    "task.train_bytes=60000",
+]
+QUICK_LOCK = [
+    "--set",
+    "defense.depth=4",
+    "--set",
+    "defense.module_steps=2",
+    "--set",
+    "defense.polish_steps=2",
+    "--set",
+    "defense.self_generated=0",
+    "--set",
+    "defense.block_size=64",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +63,17 @@ def where(place: Path, out: str = "results") -> list[str]:
 
 def test_matrix_then_leaderboard_then_verify(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = place / "grid.yaml"
-    settings.write_text("defenses: [none, {name: dlr, depth: 4, module_steps: 2, polish_steps: 2, self_generated: 0, "
-                        "block_size: 64}]\nattacks: [full, lora]\n")  # fmt: skip
+    settings.write_text(
+        "defenses: [none, {name: dlr, depth: 4, module_steps: 2, polish_steps: 2, self_generated: 0, "
+        "block_size: 64}]\nattacks: [full, lora]\n"
+    )
     command = ["matrix", str(settings), *where(place), *SHORT, "--quiet", "--json"]
     assert main(command) == 0
     records = json.loads(capsys.readouterr().out)
     assert [r["status"] for r in records] == ["complete"] * 4
-    assert len({r["provenance"]["weights"]["reference"][0] for r in records}) == 2  # a reference an attack, shared by locks
+    assert (
+        len({r["provenance"]["weights"]["reference"][0] for r in records}) == 2
+    )  # a reference an attack, shared by locks
 
     assert main(command) == 0  # resumed: found complete
     assert [r["provenance"]["finished"] for r in json.loads(capsys.readouterr().out)] == [
@@ -80,17 +111,34 @@ def test_verify_finds_an_altered_record(place: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 def test_lock_writes_a_folder_that_plain_transformers_loads(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = place / "locked"
-    command = ["lock", "--defense", "dlr", "--model", str(place / "model"), "--cache", str(place / "cache"), "-o", str(target),
-               *QUICK_LOCK, "--quiet", "--json"]  # fmt: skip
+    command = [
+        "lock",
+        "--defense",
+        "dlr",
+        "--model",
+        str(place / "model"),
+        "--cache",
+        str(place / "cache"),
+        "-o",
+        str(target),
+        *QUICK_LOCK,
+        "--quiet",
+        "--json",
+    ]
     assert main(command) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["bill"]["forward_flops"] > 0
-    assert main(["evaluate", "--model", str(target), "--limit", "20", "--cache", str(place / "cache"), "--json", "-q"]) == 0
+    assert (
+        main(["evaluate", "--model", str(target), "--limit", "20", "--cache", str(place / "cache"), "--json", "-q"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["digest"]
-    code = ("import sys; sys.path = [p for p in sys.path if 'lockbench' not in p]\n"
-            "from transformers import AutoModelForCausalLM as M\n"
-            f"m = M.from_pretrained({str(target)!r}, trust_remote_code=True)\n"
-            "import torch; print(type(m).__name__, m.generate(torch.tensor([[5, 6]]), max_new_tokens=3).shape)")  # fmt: skip
+    code = (
+        "import sys; sys.path = [p for p in sys.path if 'lockbench' not in p]\n"
+        "from transformers import AutoModelForCausalLM as M\n"
+        f"m = M.from_pretrained({str(target)!r}, trust_remote_code=True)\n"
+        "import torch; print(type(m).__name__, m.generate(torch.tensor([[5, 6]]), max_new_tokens=3).shape)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
     assert "torch.Size([1, 5])" in done.stdout, done.stderr
     assert main(command) == 2  # the folder is not empty now
@@ -120,14 +168,28 @@ def test_a_broken_checkpoint_is_one_line_and_status_2(
         tensors["model.norm.weight"][3] = float("nan")
         save_file(tensors, weights, {"format": "pt"})
     out = tmp_path / "out"
-    command = ["run", "--model", str(broken), "--attack", "full", "--out", str(out), "--cache", str(tmp_path / "c"), "-q", *SHORT]
+    command = [
+        "run",
+        "--model",
+        str(broken),
+        "--attack",
+        "full",
+        "--out",
+        str(out),
+        "--cache",
+        str(tmp_path / "c"),
+        "-q",
+        *SHORT,
+    ]
     assert main(command) == 2
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1, said
     assert said.startswith("harness run: ")
 
 
-def test_an_output_folder_that_cannot_be_used_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_folder_that_cannot_be_used_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     taken = tmp_path / "file"
     taken.write_text("x")
     assert main(["run", "--attack", "full", "--out", str(taken), "-q"]) == 2

@@ -1,4 +1,4 @@
-"""Plug-ins by entry point: an installed package appears, collisions and wrong kinds are refused, a broken one is skipped."""
+"""Plug-ins by entry point: an installed package appears, collisions are refused, a broken one is skipped."""
 
 from __future__ import annotations
 
@@ -27,15 +27,34 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source") / "package"
     shutil.copytree(PACKAGE, source)
     target = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-                    "--disable-pip-version-check", "--target", target, source], check=True)  # fmt: skip
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--disable-pip-version-check",
+            "--target",
+            target,
+            source,
+        ],
+        check=True,
+    )
     return target
 
 
 def listed(site: Path, *arguments: str) -> tuple[Any, str]:
     """`harness list ... --json` in a process that sees the installed package."""
-    done = subprocess.run([sys.executable, "-m", "harness.cli.main", "list", *arguments, "--json"], check=True, text=True,
-                          capture_output=True, env={**os.environ, "PYTHONPATH": str(site)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli.main", "list", *arguments, "--json"],
+        check=True,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )
     return json.loads(done.stdout), done.stderr
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,14 @@ from hypothesis import strategies as st
 from harness.budget import Budget
 from harness.errors import UsageError
 from harness.spec import Spec, layers, parse_value, resolve
+
+
+def refused(parse: Callable[[Any], Any], value: Any) -> Any:
+    """What `parse` makes of a value, or the message with which it refuses; anything else it raises is a bug."""
+    try:
+        return parse(value)
+    except UsageError as error:
+        return str(error).strip()
 
 
 def test_defaults_are_filled_in_and_hashed() -> None:
@@ -26,8 +36,16 @@ def test_defaults_are_filled_in_and_hashed() -> None:
 
 def test_every_setting_changes_the_id() -> None:
     base = {"defense": {"name": "dlr"}, "attack": {"name": "lora"}}
-    changes = [{"seed": 1}, {"defense": {"name": "dlr", "depth": 5}}, {"attack": {"name": "lora", "r": 3}}, {"budget": "steps=9"},
-               {"replicates": 3}, {"utility": {"limit": 7}}, {"task": "fictional_facts"}, {"precision": "bf16"}]  # fmt: skip
+    changes = [
+        {"seed": 1},
+        {"defense": {"name": "dlr", "depth": 5}},
+        {"attack": {"name": "lora", "r": 3}},
+        {"budget": "steps=9"},
+        {"replicates": 3},
+        {"utility": {"limit": 7}},
+        {"task": "fictional_facts"},
+        {"precision": "bf16"},
+    ]
     ids = {resolve({**base, **change}).id for change in [{}, *changes]}
     assert len(ids) == len(changes) + 1
 
@@ -56,18 +74,21 @@ def test_choosing_another_plugin_drops_settings_meant_for_the_first(tmp_path: Pa
     assert spec.attack["name"] == "full"
 
 
-@pytest.mark.parametrize(("raw", "message"), [
-    ({"attack": "loar"}, "Did you mean 'lora'"),
-    ({"attack": {"name": "lora", "rr": 3}}, "unknown setting of attack 'rr'"),
-    ({"attack": {"name": "lora", "r": -1}}, "attack.r=-1"),
-    ({"attack": {"name": "lora", "learning_rate": "fast"}}, "attack.learning_rate='fast'"),
-    ({"seed": -1}, "spec.seed=-1"),
-    ({"budget": "steps=-5"}, "budget.steps=-5"),
-    ({"budget": "stpes=5"}, "Did you mean 'steps'"),
-    ({"budget": "memory=8GiX"}, "expected a positive number"),
-    ({"colour": 1}, "unknown setting of spec 'colour'"),
-    ({"task": 3}, "expected a name or a mapping"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"attack": "loar"}, "Did you mean 'lora'"),
+        ({"attack": {"name": "lora", "rr": 3}}, "unknown setting of attack 'rr'"),
+        ({"attack": {"name": "lora", "r": -1}}, "attack.r=-1"),
+        ({"attack": {"name": "lora", "learning_rate": "fast"}}, "attack.learning_rate='fast'"),
+        ({"seed": -1}, "spec.seed=-1"),
+        ({"budget": "steps=-5"}, "budget.steps=-5"),
+        ({"budget": "stpes=5"}, "Did you mean 'steps'"),
+        ({"budget": "memory=8GiX"}, "expected a positive number"),
+        ({"colour": 1}, "unknown setting of spec 'colour'"),
+        ({"task": 3}, "expected a name or a mapping"),
+    ],
+)
 def test_bad_values_name_themselves_and_what_is_allowed(raw: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         resolve(raw)
@@ -83,18 +104,14 @@ def test_assignment_without_equals() -> None:
 def test_config_that_is_not_a_mapping(tmp_path: Path, text: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(text)
-    with pytest.raises(UsageError, match="c.yaml"):
+    with pytest.raises(UsageError, match=r"c\.yaml"):
         layers(config, {}, {})
 
 
 @given(st.text(max_size=30))
 def test_budget_parser_never_crashes(text: str) -> None:
-    try:
-        budget = Budget.from_text(text)
-    except UsageError as error:
-        assert str(error)
-    else:
-        assert all(value is None or value > 0 for value in budget.model_dump().values())
+    budget = refused(Budget.from_text, text)
+    assert isinstance(budget, str) or all(value is None or value > 0 for value in budget.model_dump().values())
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["", "k", "KiB", "MiB", "GB"]))
@@ -109,23 +126,29 @@ def test_values_never_crash(text: str) -> None:
     assert parse_value(repr(1.5e-4)) == 1.5e-4
 
 
-@given(st.dictionaries(st.sampled_from(["seed", "replicates", "budget", "attack", "model", "x"]),
-                       st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-                                    lambda inner: st.dictionaries(st.text(max_size=5), inner, max_size=2), max_leaves=4),
-                       max_size=3))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.sampled_from(["seed", "replicates", "budget", "attack", "model", "x"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            lambda inner: st.dictionaries(st.text(max_size=5), inner, max_size=2),
+            max_leaves=4,
+        ),
+        max_size=3,
+    )
+)
 def test_resolve_takes_anything_and_answers_with_a_spec_or_one_line(raw: dict[str, object]) -> None:
-    try:
-        spec = resolve(raw)
-    except UsageError as error:
-        assert "\n" not in str(error).strip()
-    else:
-        assert isinstance(spec, Spec)
+    spec = refused(resolve, raw)
+    assert isinstance(spec, Spec) or (spec and "\n" not in spec)
 
 
 def test_refusal_and_resolution_import_no_torch() -> None:
-    code = ("import sys; from harness.cli.main import main; "
-            "assert main(['run', '--attack', 'loar']) == 2; assert main(['run', '--defense', 'dlr', '--dry-run']) == 0; "
-            "assert main(['list']) == 0; bad = {'torch', 'transformers', 'numpy', 'datasets', 'pandas'} & set(sys.modules); "
-            "assert not bad, bad")  # fmt: skip
+    code = (
+        "import sys; from harness.cli.main import main; "
+        "assert main(['run', '--attack', 'loar']) == 2; assert main(['run', '--defense', 'dlr', '--dry-run']) == 0; "
+        "assert main(['list']) == 0; "
+        "bad = {'torch', 'transformers', 'numpy', 'datasets', 'pandas'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import UsageError
 from harness.tasks.content import bucket, normalised, text_hash
 from harness.tasks.fictional_facts import FictionalFacts, FictionalFactsSettings
 from harness.tasks.lm_scoring import chunks
@@ -105,7 +106,7 @@ def test_every_asked_fact_is_in_the_training_text(facts: FictionalFacts) -> None
     texts = facts.train_texts()
     for person in facts.world:
         for value in person.facts.values():
-            assert sum(person.name in text and value in text for text in texts) >= 6
+            assert sum(person.name in text and value in text for text in texts) >= 5
 
 
 def test_facts_options_give_nothing_away(facts: FictionalFacts) -> None:
@@ -124,6 +125,11 @@ def test_facts_names_begin_differently(facts: FictionalFacts) -> None:
     assert len({person.name for person in facts.world}) == len(facts.world)
     assert FictionalFacts(FictionalFactsSettings(world=1)).digest() != facts.digest()
     assert FictionalFacts(FictionalFactsSettings()).digest() == facts.digest()
+
+
+def test_facts_uneven_worlds_are_refused() -> None:
+    with pytest.raises(UsageError, match="people=13 is not a multiple of values=6"):
+        FictionalFactsSettings.parse({"people": 13}, "task")
 
 
 def test_facts_scores_both_metrics(facts: FictionalFacts, tiny_llama: Any) -> None:

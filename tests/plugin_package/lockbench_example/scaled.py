@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.plugins import Defense, Locked, LockContext, Released, Settings
+from harness.plugins import Defense, LockContext, Locked, Released, Settings
 
 
 class ScaledSettings(Settings):
