@@ -12,16 +12,17 @@ from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
 class LoRASettings(TrainSettings):
     """Training knobs and PEFT's names for the adapters."""
 
-    r: int = Field(16, gt=0)
-    """Rank of each adapter."""
-    lora_alpha: float = Field(32.0, gt=0)
-    """The adapter's product is scaled by lora_alpha / r."""
+    r: int = Field(64, gt=0)
+    """Rank of each adapter; where a side of the layer is shorter, that side (more would only cost memory)."""
+    lora_alpha: float = Field(128.0, gt=0)
+    """The adapter's product is scaled by lora_alpha / r, in thin layers too."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
@@ -69,9 +70,11 @@ def add_adapters(model: PreTrainedModel, targets: Sequence[str], settings: LoRAS
     from peft import LoraConfig, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    ranks = {_exactly(names): rank for rank, names in thin(model, targets, settings.r).items()}
     config = LoraConfig(
         r=settings.r, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout, bias="none",
-        target_modules="|".join(re.escape(name) for name in targets),  # a list would also match by the end of a path
+        target_modules=_exactly(targets),  # a list would also match by the end of a path
+        rank_pattern=ranks, alpha_pattern={key: settings.lora_alpha / settings.r * rank for key, rank in ranks.items()},
         task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None)  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -80,3 +83,21 @@ def add_adapters(model: PreTrainedModel, targets: Sequence[str], settings: LoRAS
     if found != set(targets):
         raise RuntimeError(f"PEFT adapted {sorted(found ^ set(targets))[:3]}... differently from the resolved targets")
     return adapted
+
+
+def thin(model: nn.Module, targets: Sequence[str], rank: int) -> dict[int, list[str]]:
+    """Targets whose shorter side is below `rank`, by that side."""
+    found: dict[int, list[str]] = {}
+    for name in targets:
+        layer: Any = model.get_submodule(name)
+        # GPT-2's Conv1D has no in_features, and the weight of a 4-bit layer is packed.
+        sides = (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else layer.weight.shape
+        side = min(sides)
+        if side < rank:
+            found.setdefault(side, []).append(name)
+    return found
+
+
+def _exactly(names: Sequence[str]) -> str:
+    """A regular expression that matches these paths and no others."""
+    return "|".join(re.escape(name) for name in names)
