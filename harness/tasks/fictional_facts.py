@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.plugins import ItemScore, Split, Task
 from harness.settings import Settings
@@ -27,8 +27,8 @@ class FictionalFactsSettings(Settings):
     """Size of the invented world."""
 
     people: int = Field(12, ge=8, le=500)
-    """People in all: a quarter of them are asked about in the selection split, the others in the test split."""
-    values: int = Field(8, ge=4, le=8)
+    """People in all, a multiple of `values`: a quarter are asked about in the selection split, the others in test."""
+    values: int = Field(6, ge=4, le=8)
     """Different values of each attribute."""
     world: int = 0
     """Seed of the world; another world is another task."""
@@ -36,6 +36,13 @@ class FictionalFactsSettings(Settings):
     """How often every question-answer line stands in one pass of the training text."""
     exact_match: bool = True
     """Also generate answers on the test split (second metric, `exact_match`)."""
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.people % self.values:
+            # Else some values would be commoner, and guessing them would beat chance without knowing anyone.
+            raise ValueError(f"people={self.people} is not a multiple of values={self.values}")
+        return self
 
 
 class FictionalFacts(Task):
