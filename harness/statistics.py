@@ -7,8 +7,9 @@ other models. Three decisions keep coverage near 0.95 without Cauchy-wide interv
 
 - a model's seed variance is the larger of its own, of the pooled one of the seeded models beside it, and of what its
   item-by-seed noise alone would give (two seeds often agree by luck);
-- with fewer than three degrees of freedom it borrows one from the models beside it, never more: they need not be
-  equally noisy; it has up to half as many again where item-by-seed noise, known from many items, is most of it;
+- with fewer than three degrees of freedom it borrows one, from the models beside it or else from its item-by-seed
+  noise, never more: they need not be equally noisy; it has up to half as many again where item-by-seed noise, known
+  from many items, is most of the variance;
 - the item part is widened by sqrt(m / (m - 1)) and t over z, with Kish's effective number of items for m.
 
 A ratio's interval is the set of r for which numerator - r * denominator is not distinguishable from 0 (Fieller's
@@ -228,11 +229,10 @@ def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tup
     spread = {}
     for name in own:
         variance = max(own[name], pooled, floor[name])
-        own_freedom, others = freedom[name], total - freedom[name]
-        base = own_freedom + (1 if others and own_freedom < 3 else 0)
+        base = freedom[name] + (1 if freedom[name] < 3 else 0)
         beyond = variance - floor[name]
         known = base * (variance / beyond) ** 2 if beyond > 0 else math.inf
-        spread[name] = (math.sqrt(variance / (own_freedom + 1)), min(known, 1.5 * base))
+        spread[name] = (math.sqrt(variance / (freedom[name] + 1)), min(known, 1.5 * base))
     return spread
 
 

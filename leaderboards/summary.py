@@ -60,8 +60,7 @@ def _outcome(record: Record) -> str:
 def _scores(record: Record) -> str:
     score = record.score
     intervals = [getattr(score, side) for side in _SIDES]
-    unit = f" ({score.unit})" if score.unit else ""
-    rows = [_row(f"{record.task.metric}{unit}", [units.number(i.value) for i in intervals]),
+    rows = [_row(f"score, {score.unit or record.task.metric}", [units.number(i.value) for i in intervals]),
             _row("  95 %", [units.ends(i) for i in intervals])]  # fmt: skip
     models = [getattr(record.utility, side) for side in _SIDES[:3]]
     for task in sorted({name for model in models if model for name in model.tasks}):

@@ -13,6 +13,8 @@ def count(value: float | None, unit: str = "") -> str:
     """`1.23 T` with a unit behind it; three significant digits."""
     if value is None:
         return DASH
+    if float(value).is_integer() and abs(value) < 1000:
+        return f"{value:.0f} {unit}".rstrip()
     scaled, prefix = _scale(float(value), 1000, _DECIMAL)
     return " ".join(part for part in (_digits(scaled), prefix + unit) if part)
 
