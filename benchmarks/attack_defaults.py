@@ -1,7 +1,7 @@
 """The learning-rate sweep behind the attacks' defaults: every attack, on the base and on a locked model.
 
     python benchmarks/attack_defaults.py --base DIR --locked DIR --date YYYY-MM-DD      fill in what is missing
-    python benchmarks/attack_defaults.py --table                                       print the table from the data
+    python benchmarks/attack_defaults.py --table                                       write the tables of the README
 
 One row a run in docs/data/attack_defaults.json: 100 steps of 8 x 128 tokens, seed 0, scored on the selection split.
 """
@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[1] / "docs" / "data" / "attack_defaults.json"
+DOCS = Path(__file__).parents[1] / "docs"
+DATA = DOCS / "data" / "attack_defaults.json"
 TASKS = ("python_source", "fictional_facts")
 RATES = {
     "full": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "full_8bit": (1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2),
@@ -77,11 +78,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     rates = sorted({row["learning_rate"] for row in rows})
     lines = ["| attack | task | target | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
              "|---|---|---|" + "---:|" * len(rates)]  # fmt: skip
-    keys = dict.fromkeys((row["attack"], json.dumps(row["settings"]), row["task"], row["target"]) for row in rows)
-    for key in keys:
-        attack, settings, task, target = key
-        found = {row["learning_rate"]: row["score"] for row in rows
-                 if (row["attack"], json.dumps(row["settings"]), row["task"], row["target"]) == key}  # fmt: skip
+    for (attack, settings, task, target), found in sorted(lines_of(rows).items()):
         best = max(found.values())
         shown = {rate: f"**{score:.3f}**" if score == best else f"{score:.3f}" for rate, score in found.items()}
         cells = [shown.get(rate, "") for rate in rates]
@@ -90,26 +87,70 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def lines_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str, str], dict[float, float]]:
+    """Score by learning rate for each (attack, other settings, task, target)."""
+    found: dict[tuple[str, str, str, str], dict[float, float]] = {}
+    for row in rows:
+        key = (row["attack"], json.dumps(row["settings"]), row["task"], row["target"])
+        found.setdefault(key, {})[row["learning_rate"]] = row["score"]
+    return found
+
+
+def best_rate(rows: list[dict[str, Any]], attack: str) -> float | None:
+    """The rate with the least mean regret on the locked model over the tasks; None where fewer than two were tried.
+
+    The regret is the distance to the best score of a line, as a part of that line's range.
+    """
+    lines = [found for (name, settings, _, target), found in lines_of(rows).items()
+             if name == attack and settings == "{}" and target == "locked"]  # fmt: skip
+    rates = set.intersection(*(set(found) for found in lines)) if len(lines) == len(TASKS) else set()
+    if len(rates) < 2:
+        return None
+
+    def regret(rate: float) -> float:
+        return sum((max(f.values()) - f[rate]) / ((max(f.values()) - min(f.values())) or 1.0) for f in lines)
+
+    return min(sorted(rates), key=regret)
+
+
+def readme(text: str) -> str:
+    """The README of the attacks with its generated parts made anew."""
+    from attack_memory import DATA as MEMORY
+    from attack_memory import table as memory_table
+
+    document = json.loads(DATA.read_text())
+    parts = {"defaults": f"Swept on {document['date']}.\n\n{table(document['rows'])}",
+             "memory": memory_table(json.loads(MEMORY.read_text())["rows"])}  # fmt: skip
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        text = text[: text.index(start) + len(start)] + f"\n{part}\n" + text[text.index(end) :]
+    return text
+
+
 def main() -> None:
-    """Fill in missing rows, or print the table."""
+    """Fill in missing rows, or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--locked", type=Path)
     parser.add_argument("--date")
     parser.add_argument("--only", default="", help="attacks, separated by commas")
     parser.add_argument("--target", choices=("base", "locked"), help="one of the two models only")
+    parser.add_argument("--rates", type=lambda text: {float(rate) for rate in text.split(",")}, help="these rates only")
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     if options.table:
-        print(table(rows))
+        page = DOCS / "attacks" / "README.md"
+        page.write_text(readme(page.read_text()))
         return
     only = options.only.split(",") if options.only else list(RATES)
     keys = ("task", "target", "attack", "settings", "learning_rate")
     for values in wanted():
         key = dict(zip(keys, values, strict=True))
-        if key["attack"] in only and options.target in (None, key["target"]) and not any(all(row[name] == key[name] for name in keys) for row in rows):
+        done = any(all(row[name] == key[name] for name in keys) for row in rows)
+        skipped = options.target not in (None, key["target"]) or values[4] not in (options.rates or {values[4]})
+        if not done and not skipped and key["attack"] in only:
             folder = options.base if key["target"] == "base" else options.locked
             row = {**key, **run(folder, values[0], values[2], values[3], values[4])}
             rows.append(row)
