@@ -40,6 +40,7 @@ class Draft:
     starts: dict[str, float] = field(default_factory=dict)
     attacked: list[Run] = field(default_factory=list)
     reference: list[Run] = field(default_factory=list)
+    ended: Outcome | None = None
     log: list[str] = field(default_factory=list)
 
 
@@ -66,6 +67,7 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
         _fill(draft, workshop)
     except Outcome as outcome:
         status, reason = outcome.status, str(outcome)  # type: ignore[assignment]
+        draft.ended = outcome
     except KeyboardInterrupt:
         _write(draft, workshop, folder, "interrupted", "interrupted from outside")
         raise
@@ -171,8 +173,11 @@ def _trajectory(runs: list[Run]) -> list[Point]:
 
 
 def _costs(draft: Draft) -> Costs:
-    first = draft.attacked[0].bills if draft.attacked else {}
-    reference = _total(draft.reference[0].bills) if draft.reference else None
+    runs = {role: dict(runs[0].bills) for role, runs in _sides(draft) if runs}
+    if draft.ended is not None and draft.ended.role is not None:  # what was spent before it ended is still a cost
+        runs.setdefault(draft.ended.role, dict(draft.ended.bills))
+    first = runs.get("attacked", {})
+    reference = _total(runs["reference"]) if runs.get("reference") else None
     lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
     return Costs(lock=lock, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from harness.bill import Bill
 
 
 class UsageError(ValueError):
@@ -13,6 +18,10 @@ class Outcome(Exception):
     """A cell ended in a way that is a result, not a crash; `status` is what the record says."""
 
     status: ClassVar[str] = "failed"
+    bills: Mapping[str, Bill] = MappingProxyType({})
+    """What had been spent by stage when it ended; set by whoever holds the meter."""
+    role: str | None = None
+    """`attacked` or `reference`: whose run ended."""
 
 
 class OutOfMemory(Outcome):

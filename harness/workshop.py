@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness import probes, registry
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
-from harness.errors import Unavailable, UsageError
+from harness.errors import Outcome, Unavailable, UsageError
 from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, ItemScore, LockContext, Released, Split, Task
@@ -197,7 +197,11 @@ class Workshop:
         context = AttackContext(seed=seed, device=self.device(spec), folder=work, meter=meter, data_dir=self.data_dir,
                                 bf16=self.bf16(spec, target.model), progress=self.progress, task=task, secret=secret,
                                 probe=self._probe(task, target))  # fmt: skip
-        attacked: Attacked = attack.attack(target, context)
+        try:
+            attacked: Attacked = attack.attack(target, context)
+        except Outcome as outcome:
+            outcome.bills, outcome.role = dict(meter.bills), role
+            raise
         attacked.model.eval()
         digest = weights_digest(attacked.model)
         after = dataclasses.replace(target, model=attacked.model, digest=digest, name=f"{target.name}, attacked")
