@@ -174,10 +174,13 @@ def _arguments(settings: TrainSettings, context: AttackContext, steps: int, fold
     same = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "lr_scheduler_type",
             "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
             "gradient_checkpointing")  # fmt: skip
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder, max_steps=steps, warmup_steps=warmup_steps(steps, settings.warmup_ratio), bf16=context.bf16,
         seed=context.seed, data_seed=context.seed, use_cpu=context.device == "cpu", logging_steps=1,
         logging_nan_inf_filter=False, save_strategy="no", report_to="none", disable_tqdm=True,
         train_sampling_strategy="sequential", dataloader_pin_memory=False,
         gradient_checkpointing_kwargs={"use_reentrant": False}, **{name: getattr(settings, name) for name in same},
     )  # fmt: skip
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # else the Trainer would wrap the model in DataParallel and multiply the batch
+    return arguments

@@ -97,8 +97,11 @@ class Undo:
     def capture(self, ids: torch.Tensor) -> list[Pair]:
         """(input, output) of every DLR-Net, each (tokens, width), from one forward pass without the output head."""
         found: list[Pair] = []
-        hooks = [net.register_forward_hook(lambda _, inputs, output: found.append(
-            (inputs[0].flatten(0, -2), output.flatten(0, -2)))) for net in self.nets.values()]  # fmt: skip
+
+        def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            found.append((inputs[0].flatten(0, -2).float(), output.flatten(0, -2).float()))
+
+        hooks = [net.register_forward_hook(keep) for net in self.nets.values()]
         try:
             with torch.no_grad():
                 self.model.base_model(input_ids=ids.to(self.context.device), use_cache=False)
