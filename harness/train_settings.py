@@ -12,7 +12,7 @@ from harness.settings import Settings
 class TrainSettings(Settings):
     """Training knobs under the names of transformers.TrainingArguments."""
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate."""
     max_steps: int = Field(100, gt=0)
     """Optimizer steps; a smaller budget shortens the schedule too."""

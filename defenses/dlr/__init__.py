@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class DLRSettings(Settings):
     """The shape of the nets and how they are distilled; the defaults follow from docs/locks/dlr.md."""
 
-    depth: int = Field(16, ge=1, le=1024)
+    depth: int = Field(32, ge=1, le=1024)
     """Blocks a net."""
     rank: int | None = Field(None, ge=1)
     """Rank of every block; null gives the ranks that match the parameters of the MLP replaced."""
@@ -30,16 +30,18 @@ class DLRSettings(Settings):
     init: Literal["random", "greedy", "partition"] = "greedy"
     """`random`; `greedy`: random reading matrices, writing matrices by least squares block by block; `partition`:
     gated blocks made of slices of the pretrained MLP (better utility, but a copy undoes it)."""
-    module_steps: int = Field(200, ge=0)
+    module_steps: int = Field(100, ge=0)
     """Steps of module-wise distillation: each net on the input and output of the MLP it replaces."""
     cascade_steps: int = Field(0, ge=0)
     """Steps in which each net sees the locked model's own hidden states and learns the MLP's output on them."""
-    polish_steps: int = Field(400, ge=0)
+    polish_steps: int = Field(110, ge=0)
     """Steps of end-to-end KL to the base, only the nets trained."""
-    module_learning_rate: float = Field(3e-3, gt=0)
-    """Peak AdamW learning rate of the module-wise and cascade stages."""
+    optim: Literal["muon", "adamw_torch"] = "muon"
+    """Optimizer of every stage; Muon's updates are scaled to AdamW's, so the learning rates fit both."""
+    module_learning_rate: float = Field(1e-2, gt=0)
+    """Peak learning rate of the module-wise and cascade stages."""
     polish_learning_rate: float = Field(3e-3, gt=0)
-    """Peak AdamW learning rate of the polish."""
+    """Peak learning rate of the polish."""
     batch_size: int = Field(8, gt=0)
     """Sequences a step, in every stage."""
     block_size: int = Field(128, gt=1)

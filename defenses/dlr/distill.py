@@ -103,7 +103,8 @@ def stage(
     students = Students(swap.nets)
     batches = PackedBlocks(tokens, block_size=settings.block_size, batch_size=settings.batch_size,
                            seed=derive(context.seed, label))  # fmt: skip
-    knobs = TrainSettings(learning_rate=learning_rate, max_steps=steps, eval_points=0, adam_beta2=0.99,
+    knobs = TrainSettings(learning_rate=learning_rate, max_steps=steps, eval_points=0, optim=settings.optim,
+                          adam_beta2=0.99,
                           block_size=settings.block_size, per_device_train_batch_size=settings.batch_size)  # fmt: skip
 
     def loss_fn(model: nn.Module, batch: Batch) -> torch.Tensor:
