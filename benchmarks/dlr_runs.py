@@ -59,7 +59,8 @@ def quality(base: Released, other: Released, args: argparse.Namespace, *, pairs:
     spec = UtilitySpec(tasks=("minimal_pairs",) if pairs else (), perplexity_corpus=args.corpus)
     ours = evaluate_utility(other, spec, args.data_dir)
     if base.digest not in _BASES:  # once a process, with everything
-        _BASES[base.digest] = evaluate_utility(base, spec.model_copy(update={"tasks": ("minimal_pairs",)}), args.data_dir)
+        everything = spec.model_copy(update={"tasks": ("minimal_pairs",)})
+        _BASES[base.digest] = evaluate_utility(base, everything, args.data_dir)
     theirs = _BASES[base.digest]
     close = fidelity(base, other, heldout_blocks(base.tokenizer, spec, args.data_dir))
     found = {"perplexity_base": theirs.perplexity.per_token,
