@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
-from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class CheckpointingSettings(TrainSettings):
+class CheckpointingSettings(FullSettings):
     """`full`'s settings, and what is recomputed."""
 
     gradient_checkpointing: bool = True

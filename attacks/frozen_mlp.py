@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
-from harness.train_settings import TrainSettings
 
 
-class FrozenMLPSettings(TrainSettings):
+class FrozenMLPSettings(FullSettings):
     """`full`'s settings, and what may train."""
 
     scope: Literal["attention", "all_but_mlp"] = "attention"

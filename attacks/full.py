@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
+
+
+class FullSettings(TrainSettings):
+    """Training knobs with the rate that a sweep found best on a locked model (docs/attacks/README.md)."""
+
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate."""
 
 
 class FullFineTuning(Attack):
     """Fine-tune every parameter with AdamW."""
 
-    Settings = TrainSettings
-    settings: TrainSettings
+    Settings = FullSettings
+    settings: FullSettings
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""

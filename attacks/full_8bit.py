@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from attacks.full import FullFineTuning
+from attacks.full import FullFineTuning, FullSettings
 from harness.plugins import AttackContext, Attacked, Released
-from harness.train_settings import TrainSettings
 
 
-class EightBitSettings(TrainSettings):
+class EightBitSettings(FullSettings):
     """`full`'s settings with bitsandbytes' block-wise 8-bit AdamW."""
 
     optim: str = "adamw_8bit"

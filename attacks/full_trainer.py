@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
-from harness.train_settings import TrainSettings
 
 
-class TrainerSettings(TrainSettings):
+class TrainerSettings(FullSettings):
     """`full`'s settings, restricted to what both implementations mean the same by."""
 
     optim: Literal["adamw_torch"] = "adamw_torch"

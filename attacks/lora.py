@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
-from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
 
-class LoRASettings(TrainSettings):
+class LoRASettings(FullSettings):
     """Training knobs and PEFT's names for the adapters."""
 
     r: int = Field(64, gt=0)

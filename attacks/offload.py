@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
-from harness.train_settings import TrainSettings
 
 
-class OffloadSettings(TrainSettings):
+class OffloadSettings(FullSettings):
     """`full`'s settings, and the ZeRO stage."""
 
     zero_stage: Literal[2, 3] = 2

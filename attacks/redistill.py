@@ -11,16 +11,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
-from harness.train_settings import TrainSettings
 
 
-class RedistillSettings(TrainSettings):
+class RedistillSettings(FullSettings):
     """`full`'s settings for the fine-tuning, and how the lock is undone before."""
 
     undo_steps: int = Field(200, ge=0)
     """Optimizer steps of fitting the shallow MLPs, all layers side by side; 0 leaves the closed-form start."""
-    undo_learning_rate: float = Field(1e-2, gt=0)
+    undo_learning_rate: float = Field(3e-2, gt=0)
     """Peak learning rate of the fitting (cosine, warm-up as in the fine-tuning)."""
     undo_optim: Literal["muon", "adamw_torch"] = "muon"
     """Optimizer of the fitting and the polish."""

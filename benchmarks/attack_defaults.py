@@ -20,11 +20,15 @@ DOCS = Path(__file__).parents[1] / "docs"
 DATA = DOCS / "data" / "attack_defaults.json"
 TASKS = ("python_source", "fictional_facts")
 RATES = {
-    "full": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "full_8bit": (1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2),
-    "qlora": (3e-3, 1e-2, 3e-2), "frozen_mlp": (1e-3, 3e-3, 1e-2, 3e-2), "redistill": (1e-3, 3e-3, 1e-2),
+    "full": (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2), "full_8bit": (2e-3, 3e-3, 5e-3),
+    "lora": (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2),
+    "qlora": (1e-3, 2e-3, 3e-3, 5e-3), "frozen_mlp": (1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
+    "redistill": (2e-3, 3e-3, 5e-3, 1e-2),
 }  # fmt: skip
 """`full_trainer`, `checkpointing` and `offload` follow the trajectory of `full` and share its default."""
-VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"frozen_mlp": ({}, {"scope": "all_but_mlp"})}
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "frozen_mlp": ({}, {"scope": "all_but_mlp"}), "lora": ({}, {"r": 16, "lora_alpha": 32.0}),
+}
 
 
 def wanted() -> Iterator[tuple[str, str, str, dict[str, Any], float]]:
