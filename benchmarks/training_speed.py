@@ -70,6 +70,7 @@ def _pair(method: str, precision: str, options: argparse.Namespace) -> dict[str,
         "last loss": ours[0]["last_loss"],
         "trainer last loss": theirs[0]["last_loss"],
         "repeats": options.repeats,
+        "threads": options.threads,
     }
 
 

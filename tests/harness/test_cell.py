@@ -101,6 +101,8 @@ def test_out_of_memory_and_over_budget_are_outcomes(model: str, workshop: Worksh
     assert small.status == "out_of_memory"
     assert "102400" in (small.status_reason or "")
     assert small.score.base.value is not None
+    assert small.cost.reference is not None  # what it would have needed is on the bill
+    assert (small.cost.reference.peak_device_bytes or 0) > 102400
     none = run_cell(spec_of(model, budget="tokens=10"), out=tmp_path, workshop=workshop)
     assert none.status == "over_budget"
 
