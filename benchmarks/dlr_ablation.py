@@ -42,7 +42,8 @@ VARIANTS += [{"depth": 32, "norm": "rms", "init": "greedy"}, {"depth": 8, "norm"
              {"depth": 32, "norm": "rms", "init": "partition"}]  # fmt: skip
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 ATTACK_STEPS = 60
-UNDO_STEPS = 60
+UNDO = RedistillSettings(undo_steps=60, polish_steps=60, eval_points=0)
+"""As much training as the lock had, from the attacker's own side: fitting, then KL to the locked model."""
 TASK = PythonSource(PythonSourceSettings(max_items=100))
 
 
@@ -91,8 +92,7 @@ def undone(base: Released, locked: Released, args: argparse.Namespace) -> dict[s
             put(merged.model, site.path, original.module)
         found["merged"] = quality(base, merged, args, pairs=False)
     fitted, meter = dataclasses.replace(locked, model=copy.deepcopy(locked.model), digest="redistilled"), Meter()
-    settings = RedistillSettings(undo_steps=UNDO_STEPS, eval_points=0)
-    undo(fitted.model, fitted.tokenizer, settings, context(args, meter))
+    undo(fitted.model, fitted.tokenizer, UNDO, context(args, meter))
     found["redistilled"] = quality(base, fitted, args, pairs=False) | {"flops": meter.total.flops}
     return found
 
@@ -147,7 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     base = base_of(args)
     about = {"model": args.model, "base_digest": base.digest, "corpus": args.corpus, "seed": args.seed, "lock": STEPS,
-             "attack_steps": ATTACK_STEPS, "undo_steps": UNDO_STEPS, "rates": list(RATES)}  # fmt: skip
+             "attack_steps": ATTACK_STEPS, "rates": list(RATES), "undo": UNDO.model_dump(mode="json")}  # fmt: skip
     rows = Rows(DOCS / "data" / "dlr_ablation.json", about)
     if not args.table:
         rows.once("base", lambda: {"attack": sweep(base, args), "memory": memory(base, args)})
