@@ -37,14 +37,16 @@ def digest_of(value: Any) -> str:
 
 @memoize
 def environment() -> dict[str, str]:
-    """What cached results depend on beside their key: our code and the numerical libraries."""
+    """What cached results depend on beside their key: our code, the numerical libraries, the number of threads."""
     found = {}
     for name in ("torch", "transformers", "accelerate", "peft", "lm_eval", "deepspeed", "bitsandbytes"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return found | {"code": code_digest()}
+    # Another number of threads adds in another order: equal to rounding, not bit for bit.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
+    return found | {"code": code_digest(), "threads": threads}
 
 
 @memoize

@@ -117,7 +117,9 @@ class Workshop:
 
         released = load_model(str(lock.folder / "model"), data_dir=self.data_dir, dtype=spec.model.dtype,
                               device=self.device(spec))  # fmt: skip
-        return dataclasses.replace(released, name=f"{spec.model.name} locked by {spec.defense['name']}")
+        lock_name = spec.defense["name"]
+        name = spec.model.name if lock_name == "none" else f"{spec.model.name} locked by {lock_name}"
+        return dataclasses.replace(released, name=name)
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
