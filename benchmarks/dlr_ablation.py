@@ -121,9 +121,8 @@ def table(rows: dict[str, Any]) -> str:
     lines = ["| nets | perplexity ratio | top-1 | pairs kept | kept: full | kept: frozen MLPs | peak: checkpointing "
              "| recovery of full fine-tuning | ratio after re-distillation | ratio after putting slices together |",
              "|---|" + "---:|" * 9]  # fmt: skip
-    for key, entry in rows.items():
-        if key == "base":
-            continue
+    for key in filter(rows.__contains__, map(name, VARIANTS)):
+        entry = rows[key]
         if "failed" in entry:
             lines.append(f"| {key} | failed: {entry['failed']} |" + " |" * 8)
             continue
@@ -143,6 +142,7 @@ def table(rows: dict[str, Any]) -> str:
 def main() -> None:
     """Fill in, then write the table."""
     parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--part", default="0/1", help="1/2: the second of two processes that share the rows")
     parser.add_argument("--table", action="store_true", help="only rewrite the table")
     args = parser.parse_args()
     base = base_of(args)
@@ -150,11 +150,14 @@ def main() -> None:
              "attack_steps": ATTACK_STEPS, "rates": list(RATES), "undo": UNDO.model_dump(mode="json")}  # fmt: skip
     rows = Rows(DOCS / "data" / "dlr_ablation.json", about)
     if not args.table:
-        rows.once("base", lambda: {"attack": sweep(base, args), "memory": memory(base, args)})
-        for variant in VARIANTS:
+        if args.part.startswith("0/"):
+            rows.once("base", lambda: {"attack": sweep(base, args), "memory": memory(base, args)})
+        part, parts = map(int, args.part.split("/"))
+        for variant in VARIANTS[part::parts]:
             rows.once(name(variant), lambda variant=variant: row(variant, base, args))
             print(name(variant), flush=True)
-    replace_between(DOCS / "locks" / "dlr.md", "ablation", table(rows.rows))
+    if "base" in rows.rows:
+        replace_between(DOCS / "locks" / "dlr.md", "ablation", table(rows.rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from defenses.dlr import DLRLock, DLRSettings
 from harness.bill import Bill
 from harness.corpus import corpus
@@ -80,8 +82,7 @@ class Rows:
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         about = {**about, "versions": {name: version(name) for name in ("torch", "transformers")}}
         self.path, self.content = path, {"about": about, "rows": {}}
-        if path.exists() and (old := json.loads(path.read_text()))["about"] == about:
-            self.content = old
+        self._read()
 
     @property
     def rows(self) -> dict[str, Any]:
@@ -90,16 +91,21 @@ class Rows:
         return found
 
     def once(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The row, made now if it is not there."""
+        """The row, made now if it is not there; several processes may fill one file."""
         if key not in self.rows:
-            self.rows[key] = make()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self.content, indent=1, allow_nan=False)
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(text + "\n")
-            partial.replace(self.path)
+            made = make()
+            with FileLock(self.path.with_suffix(".lock")):
+                self._read()
+                self.rows[key] = made
+                partial = self.path.with_suffix(".partial")
+                partial.write_text(json.dumps(self.content, indent=1, allow_nan=False) + "\n")
+                partial.replace(self.path)
         row: dict[str, Any] = self.rows[key]
         return row
+
+    def _read(self) -> None:
+        if self.path.exists() and (old := json.loads(self.path.read_text()))["about"] == self.content["about"]:
+            self.content = old
 
 
 def replace_between(path: Path, mark: str, text: str) -> None:
