@@ -58,12 +58,6 @@ def _range(values: list[float]) -> str:
     return f"{min(values):.3f}" if min(values) == max(values) else f"{min(values):.3f} - {max(values):.3f}"
 
 
-def speed() -> str:
-    """Our loop against PEFT with the stock Trainer."""
-    rows = json.loads((ROOT / "docs" / "data" / "training_speed.json").read_text())
-    return _table(rows, f"Median over {rows[0]['repeats']} pairs, {rows[0]['threads']} threads.")
-
-
 def commands() -> str:
     """The command that remakes each folder of records, from the records themselves."""
     lines = []
@@ -94,7 +88,6 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
-    "docs/measured.md:speed": ("docs/measured.md", speed),
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""
 

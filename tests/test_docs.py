@@ -82,3 +82,17 @@ def test_every_dependency_is_pinned() -> None:
     for text in wanted:
         name = Requirement(text).name.lower()
         assert name in pins | {"lockbench", "setuptools"}, f"{name} is not pinned"
+
+
+def test_generated_parts_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import documents
+
+    assert documents.stale() == {}
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in (ROOT / "leaderboards" / "results").iterdir()))
+def test_published_records_verify(folder: str) -> None:
+    from leaderboards.verify import verify
+
+    assert verify(ROOT / "leaderboards" / "results" / folder) == []
