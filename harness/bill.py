@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
 from typing import Self
 
 from harness.settings import Settings
@@ -58,3 +60,9 @@ class Bill(Settings):
             known = [value for value in (getattr(self, name), getattr(other, name)) if value is not None]
             update[name] = max(known) if known else None
         return self.model_copy(update={**update, "energy_joules": energy})
+
+
+def total(bills: Iterable[Bill]) -> Bill:
+    """All parts as one bill; an empty bill when there are none."""
+    parts = list(bills)
+    return reduce(Bill.plus, parts[1:], parts[0]) if parts else Bill()

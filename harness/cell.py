@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import provenance, scoring, validity
+from harness.bill import total
 from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
 from harness.files import confined
@@ -18,7 +19,7 @@ from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.spec import Spec
 
 if TYPE_CHECKING:
-    from harness.bill import Bill
+
     from harness.utility import UtilityScores
     from harness.workshop import Lock, Run, Workshop
 
@@ -177,17 +178,9 @@ def _costs(draft: Draft) -> Costs:
     if draft.ended is not None and draft.ended.role is not None:  # what was spent before it ended is still a cost
         runs.setdefault(draft.ended.role, dict(draft.ended.bills))
     first = runs.get("attacked", {})
-    reference = _total(runs["reference"]) if runs.get("reference") else None
+    reference = total(runs["reference"].values()) if runs.get("reference") else None
     lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
     return Costs(lock=lock, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
-
-
-def _total(bills: dict[str, Bill]) -> Bill:
-    parts = list(bills.values())
-    total = parts[0]
-    for bill in parts[1:]:
-        total = total.plus(bill)
-    return total
 
 
 def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.bill import Bill
+from harness.bill import Bill, total
 from harness.settings import Settings
 
 Status = Literal["complete", "failed", "out_of_memory", "over_budget", "unavailable", "skipped", "interrupted"]
@@ -144,12 +144,7 @@ class Costs(Settings):
     def attacker(self) -> Bill | None:
         """Undo, search and attack together; null when no attack took place."""
         parts = [bill for bill in (self.undo, self.search, self.attack) if bill is not None]
-        if not parts:
-            return None
-        total = parts[0]
-        for bill in parts[1:]:
-            total = total.plus(bill)
-        return total
+        return total(parts) if parts else None
 
 
 class Point(Settings):

@@ -8,9 +8,8 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 
-from harness.bill import Bill
+from harness.bill import Bill, total
 from harness.budget import Budget
 from harness.errors import OutOfMemory, OverBudget
 from harness.meters.energy import Energy
@@ -150,8 +149,7 @@ class Meter:
     @property
     def total(self) -> Bill:
         """All stages together: what the budget is compared with."""
-        bills = list(self.bills.values())
-        return reduce(Bill.plus, bills[1:], bills[0]) if bills else Bill()
+        return total(self.bills.values())
 
     def _with_energy(self, stage: str, bill: Bill) -> Bill:
         if self._energy.reason is not None:
