@@ -198,8 +198,13 @@ def _check(settings: TrainSettings, context: Context) -> None:
 
 @contextmanager
 def _globals_kept(device: str) -> Iterator[None]:
-    """Environment, thread count, process group and the caches of DeepSpeed and accelerate are as before afterwards."""
+    """Environment, thread count, process group and the caches of DeepSpeed and accelerate are as before afterwards.
+
+    So is `torch.nn.functional.linear`: ZeRO-3 replaces it for the whole process "until manually reset", and whatever
+    trained after it would run, and be billed, through DeepSpeed's kernel (whose checkpointing repeats one more product).
+    """
     environment, threads = dict(os.environ), torch.get_num_threads()
+    linear = torch.nn.functional.linear
     os.environ.update(_ENVIRONMENT)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if device == "cpu":
@@ -211,6 +216,7 @@ def _globals_kept(device: str) -> Iterator[None]:
     try:
         yield
     finally:
+        torch.nn.functional.linear = linear
         _forget(own)
         os.environ.clear()
         os.environ.update(environment)

@@ -130,7 +130,7 @@ def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
     from harness.deepspeed_engine import zero_config
 
     plain, first, a = member(tmp_path, **changes)
-    environment, threads = dict(os.environ), torch.get_num_threads()
+    environment, threads, linear = dict(os.environ), torch.get_num_threads(), torch.nn.functional.linear
     config = zero_config(stage, offload_param=stage == 3)
     offloaded, second, b = member(tmp_path, options={"deepspeed": config}, **changes)
     assert_same_trajectory(plain, offloaded)
@@ -138,10 +138,13 @@ def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
     assert second.total.flops == first.total.flops
     assert second.total.tokens == first.total.tokens
     assert (second.total.peak_device_bytes or 0) < (first.total.peak_device_bytes or 0)
-    # and the process is as it was: the plain loop gives the bits it gave before
+    # and the process is as it was: the plain loop gives the bits, and the bill, it gave before
     assert (dict(os.environ), torch.get_num_threads()) == (environment, threads)
+    assert torch.nn.functional.linear is linear
     assert not torch.distributed.is_initialized()
-    *_, c = member(tmp_path, **changes)
+    _, third, c = member(tmp_path, **changes)
+    assert (third.total.forward_flops, third.total.backward_flops) == (
+        first.total.forward_flops, first.total.backward_flops)  # fmt: skip
     assert all(torch.equal(a[name], c[name]) for name in a)
 
 
