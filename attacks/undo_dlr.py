@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.sampling import sample_blocks
 from attacks.share import Share
 from attacks.swiglu import Fit, SwiGLU
 from defenses.dlr.distill import Students, relative_errors
@@ -19,6 +18,7 @@ from harness.errors import UsageError
 from harness.finetune import task_batches
 from harness.meters.memory import module_bytes
 from harness.packing import PackedBlocks
+from harness.sampling import sample_blocks
 from harness.seeds import derive
 from harness.train_settings import TrainSettings
 from harness.training import Batch, LossFn, train

@@ -37,16 +37,14 @@ def digest_of(value: Any) -> str:
 
 @memoize
 def environment() -> dict[str, str]:
-    """What cached results depend on beside their key: our code, the numerical libraries, the number of threads."""
+    """What cached results depend on beside their key: our code and the numerical libraries."""
     found = {}
     for name in ("torch", "transformers", "accelerate", "peft", "lm_eval", "deepspeed", "bitsandbytes"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    # Another number of threads adds in another order: equal to rounding, not bit for bit.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
-    return found | {"code": code_digest(), "threads": threads}
+    return found | {"code": code_digest()}
 
 
 @memoize

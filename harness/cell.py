@@ -13,10 +13,11 @@ from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
 from harness.files import confined
 from harness.items import Item
-from harness.plugins import Knowledge, Released, Task
+from harness.plugins import Released, Task
 from harness.record import Record, read_record, write_record
 from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.spec import Spec
+from harness.threads import threads_for
 
 if TYPE_CHECKING:
 
@@ -38,7 +39,6 @@ class Draft:
     fidelity: Fidelity = field(default_factory=lambda: Fidelity(reason="not measured"))
     items: list[Item] = field(default_factory=list)
     chances: dict[str, float | None] = field(default_factory=dict)
-    starts: dict[str, float] = field(default_factory=dict)
     attacked: list[Run] = field(default_factory=list)
     reference: list[Run] = field(default_factory=list)
     ended: Outcome | None = None
@@ -82,15 +82,19 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
     spec, task = draft.spec, draft.task
+    if workshop.ahead is not None and workshop.device(spec) == "cpu":
+        workshop.ahead.start()
     draft.base = base = workshop.base(spec)
     draft.parameters = (base.model.num_parameters(), None)
+    if workshop.ahead is not None and workshop.device(spec) == "cpu" and threads_for(base.model.num_parameters()) == 1:
+        workshop.ahead.take(spec)
     _untouched(draft, workshop, base, "base")
     draft.lock = lock = workshop.lock(spec, base)
     draft.locked = locked = workshop.locked(spec, lock)
     draft.parameters = (base.model.num_parameters(), locked.model.num_parameters())
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
-    secret = lock.folder / "secret.safetensors" if spec.build_attack().knowledge is Knowledge.SECRET else None
+    secret = workshop.secret(spec, lock)
     for replicate in range(spec.replicates):  # the reference first: it is what other cells share
         run = workshop.run(spec, task, workshop.base(spec), "reference", replicate)
         _take(draft, draft.reference, run, None)
@@ -100,8 +104,7 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
 
 
 def _untouched(draft: Draft, workshop: Workshop, released: Released, side: Any) -> None:
-    items, start = workshop.scores(draft.spec, draft.task, released, side)
-    draft.starts[side] = start
+    items = workshop.scores(draft.spec, draft.task, released, side)
     utility = workshop.utility(draft.spec, released)
     draft.items += items + _utility_items(utility, side, None)
     draft.chances |= {name: found.chance for name, found in utility.tasks.items()}
@@ -110,7 +113,7 @@ def _untouched(draft: Draft, workshop: Workshop, released: Released, side: Any) 
 def _take(draft: Draft, runs: list[Run], run: Run, utility_side: Any) -> None:
     runs.append(run)
     draft.items += run.items
-    if utility_side:
+    if utility_side and run.utility is not None:
         draft.items += _utility_items(run.utility, utility_side, run.seed)
 
 
@@ -139,11 +142,12 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
     flags = validity.check(
         attacked=_summaries(draft, draft.attacked, 1), reference=_summaries(draft, draft.reference, 0),
         weights=weights, defense=spec.defense["name"], utility=utility)  # fmt: skip
+    threads = threads_for(draft.parameters[0]) if draft.parameters[0] else None
     source = provenance.collect(
         started=draft.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()}, weights=weights,
         seeds={side: [run.seed for run in runs] for side, runs in _sides(draft)},
         knowledge=spec.build_attack().knowledge.value,
-        targets=draft.attacked[0].targets if draft.attacked else [], threads=workshop.threads)  # fmt: skip
+        targets=draft.attacked[0].targets if draft.attacked else [], threads=threads)  # fmt: skip
     record = Record(
         id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),
         fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,

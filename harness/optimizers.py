@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.errors import Unavailable, UsageError
+from harness.muon import StackedMuon
 from harness.settings import unknown
 from harness.train_settings import TrainSettings
 
@@ -19,7 +20,7 @@ tiny models are quantized too (the library's default of 4096 would silently leav
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """torch.optim.Muon for matrices and AdamW for everything else, behind one set of groups and one state."""
+    """Muon for matrices and AdamW for everything else, behind one set of groups and one state."""
 
     def __init__(self, params: Params, settings: TrainSettings) -> None:
         rate, decay = settings.learning_rate, settings.weight_decay
@@ -28,8 +29,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         rest = [p for p in params if p.ndim != 2]
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:  # the update is scaled to AdamW's, so that one learning rate fits both
-            muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-            self.parts.append(muon)
+            self.parts.append(StackedMuon(matrices, lr=rate, weight_decay=decay))
         if rest:
             self.parts.append(_adamw(rest, settings))
         self.param_groups = [group for part in self.parts for group in part.param_groups]

@@ -22,7 +22,7 @@ from harness.settings import Settings
 from harness.utility.spec import UtilitySpec
 
 ENVIRONMENT_PREFIX = "HARNESS_"
-NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE"}
+NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE", "HARNESS_WORKERS"}
 """Environment variables that say where things are; they do not change a cell."""
 
 

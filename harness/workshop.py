@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,24 @@ from harness.cache import Cache, digest_of
 from harness.errors import Outcome, Unavailable, UsageError
 from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
-from harness.plugins import AttackContext, Attacked, ItemScore, LockContext, Released, Split, Task
+from harness.plugins import AttackContext, Attacked, ItemScore, Knowledge, LockContext, Released, Split, Task
 from harness.progress import Progress
 from harness.seeds import derive
 from harness.spec import Spec
+from harness.threads import threads_for, torch_threads
 from harness.utility import UtilityScores, evaluate_utility
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from harness.ahead import Ahead
+
 LOCK_HELDOUT = 16
 """One document in so many is the lock's own validation text."""
 BF16_PAYS_FROM = 20_000_000
 """Parameters from which bf16 autocast is faster than fp32 on CPU (below, casts cost more than they save)."""
+PROBE_ITEMS = 50
+"""Items of the selection split that a point of the trajectory is scored on: scoring costs as much as training here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +56,13 @@ class Run:
     seed: int
     digest: str
     items: list[Item]
-    selection_score: float
     bills: dict[str, Bill]
     trajectory: list[dict[str, Any]]
     training: dict[str, Any]
     targets: list[str]
     report: dict[str, Any]
-    utility: UtilityScores
+    utility: UtilityScores | None
+    """What the attacked model still does; a reference's is not asked for."""
 
 
 class Workshop:
@@ -66,7 +70,8 @@ class Workshop:
 
     def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress) -> None:
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
-        self._released: dict[str, Released] = {}
+        self.ahead: Ahead | None = None
+        """Processes that make pieces of a cell beside this one; see `harness.ahead`."""
 
     # -- models ------------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class Workshop:
             _write(entry / "lock.json", {"digest": digest, "bill": meter.bills["lock"].model_dump(mode="json"),
                                          "report": locked.report})  # fmt: skip
 
-        folder, hit = self.cache.get_or_make("locks", key, make)
+        folder, hit = self._entry("locks", base, key, make)
         saved = json.loads((folder / "lock.json").read_text())
         return Lock(folder=folder, digest=saved["digest"], bill=Bill(**saved["bill"]), report=saved["report"],
                     seconds_saved=hit)  # fmt: skip
@@ -121,6 +126,10 @@ class Workshop:
         name = spec.model.name if lock_name == "none" else f"{spec.model.name} locked by {lock_name}"
         return dataclasses.replace(released, name=name)
 
+    def secret(self, spec: Spec, lock: Lock) -> Path | None:
+        """The lock's secret, for an attack that may know it."""
+        return lock.folder / "secret.safetensors" if spec.build_attack().knowledge is Knowledge.SECRET else None
+
     # -- scores ------------------------------------------------------------------------------------------------------
 
     def utility(self, spec: Spec, released: Released) -> UtilityScores:
@@ -132,7 +141,7 @@ class Workshop:
             scores = evaluate_utility(released, spec.utility, self.data_dir)
             _write(entry / "utility.json", scores.model_dump(mode="json"))
 
-        folder, _ = self.cache.get_or_make("utility", key, make)
+        folder, _ = self._entry("utility", released, key, make)
         return UtilityScores.model_validate_json((folder / "utility.json").read_text())
 
     def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
@@ -145,22 +154,20 @@ class Workshop:
             blocks = heldout_blocks(base.tokenizer, spec.utility, self.data_dir)
             _write(entry / "fidelity.json", fidelity(base, locked, blocks))
 
-        folder, _ = self.cache.get_or_make("fidelity", key, make)
+        folder, _ = self._entry("fidelity", base, key, make)
         found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
         return found
 
-    def scores(self, spec: Spec, task: Task, released: Released, role: Side) -> tuple[list[Item], float]:
-        """Items of the test split of an untouched model, and its score on the selection split."""
+    def scores(self, spec: Spec, task: Task, released: Released, role: Side) -> list[Item]:
+        """Items of the test split of an untouched model."""
         key = {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
 
         def make(entry: Path, work: Path) -> None:
             items = [as_item(score, role, None) for score in self._score(task, released, "test")]
             write_items(entry / "items.parquet", items)
-            _write(entry / "scores.json", {"selection": main_score(task, self._score(task, released, "selection"))})
 
-        folder, _ = self.cache.get_or_make("scores", key, make)
-        items = [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
-        return items, json.loads((folder / "scores.json").read_text())["selection"]
+        folder, _ = self._entry("scores", released, key, make)
+        return [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
 
     # -- attacks -----------------------------------------------------------------------------------------------------
 
@@ -185,10 +192,10 @@ class Workshop:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
             self._attack(spec, task, target, role, seed, secret, entry, work)
 
-        folder, _ = self.cache.get_or_make("runs", key, make)
+        folder, _ = self._entry("runs", target, key, make)
         saved = json.loads((folder / "run.json").read_text())
         saved["bills"] = {stage: Bill(**bill) for stage, bill in saved["bills"].items()}
-        saved["utility"] = UtilityScores.model_validate(saved["utility"])
+        saved["utility"] = saved["utility"] and UtilityScores.model_validate(saved["utility"])
         return Run(items=read_items(folder / "items.parquet"), **saved)
 
     def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
@@ -208,14 +215,13 @@ class Workshop:
         digest = weights_digest(attacked.model)
         after = dataclasses.replace(target, model=attacked.model, digest=digest, name=f"{target.name}, attacked")
         write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
+        utility = None if role == "reference" else evaluate_utility(after, spec.utility, self.data_dir)
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
         _write(entry / "run.json", {
             "seed": seed, "digest": digest, "targets": list(attacked.targets), "report": attacked.report,
-            "selection_score": main_score(task, self._score(task, after, "selection")),
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
-            "training": training,
-            "utility": evaluate_utility(after, spec.utility, self.data_dir).model_dump(mode="json"),
+            "training": training, "utility": utility and utility.model_dump(mode="json"),
         })  # fmt: skip
 
     # -- small parts -------------------------------------------------------------------------------------------------
@@ -243,7 +249,8 @@ class Workshop:
 
     def _probe(self, task: Task, target: Released) -> Any:
         def probe(model: PreTrainedModel) -> float:
-            return main_score(task, task.score(dataclasses.replace(target, model=model), "selection"))
+            scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
+            return main_score(task, scored)
 
         return probe
 
@@ -260,12 +267,11 @@ class Workshop:
     def _corpus_digest(self, spec: Spec) -> str:
         return digest_of(self._corpus(spec.corpus, "train"))
 
-    @cached_property
-    def threads(self) -> int:
-        """Threads of one matrix multiplication."""
-        import torch
-
-        return torch.get_num_threads()
+    def _entry(self, kind: str, model: Released, key: dict[str, Any], make: Any) -> tuple[Path, bool]:
+        """The cache's entry, made on the threads that this model works on, which are part of its key."""
+        threads = threads_for(model.model.num_parameters())
+        with torch_threads(threads):
+            return self.cache.get_or_make(kind, {**key, "threads": threads}, make)
 
 
 def main_score(task: Task, items: list[ItemScore]) -> float:

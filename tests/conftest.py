@@ -14,6 +14,7 @@ settings.register_profile("lockbench", deadline=None, derandomize=True)  # nothi
 settings.load_profile("lockbench")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HARNESS_WORKERS", "1")  # a worker's imports cost more than the cells of the tests
 
 
 @pytest.fixture(autouse=True)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from defenses.dlr import DLRSettings
 from harness.packing import PackedBlocks, tokenize
-from harness.seeds import derive
+from harness.sampling import sample_blocks
 
 if TYPE_CHECKING:
     from harness.plugins import LockContext, Released
 
-SAMPLES = 64
-"""Sequences sampled at once."""
 HELDOUT_TOKENS = 8192
 """Most held-out tokens that a check reads."""
 
@@ -28,26 +26,8 @@ def training_tokens(base: Released, settings: DLRSettings, context: LockContext)
     wanted = min(settings.generated_tokens, round(len(corpus) * share / (1 - share)) if share < 1 else 2**62)
     if not wanted:
         return corpus
-    generated = sample(base, wanted, settings.block_size, context)
+    generated = sample_blocks(base.model, wanted, settings.block_size, context).flatten().numpy().astype(np.int32)
     return generated if share == 1 else np.concatenate([corpus, generated])
-
-
-@torch.no_grad()
-def sample(base: Released, tokens: int, length: int, context: LockContext) -> np.ndarray:
-    """At least `tokens` tokens from the base at temperature 1, in sequences of `length` started by a random token."""
-    config, rows, done = base.model.config.get_text_config(), [], 0
-    devices = [context.device] if context.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(context.seed, "sample"))
-        while done < tokens:
-            start = torch.randint(config.vocab_size, (SAMPLES, 1), device=context.device)
-            ids: Any = base.model.generate(
-                start, attention_mask=torch.ones_like(start), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                max_new_tokens=length - 1, min_new_tokens=length - 1, pad_token_id=0)  # fmt: skip
-            rows.append(ids.cpu().numpy().reshape(-1))
-            done += ids.numel()
-            context.progress("sample from the base", min(done, tokens), tokens)
-    return np.concatenate(rows).astype(np.int32)
 
 
 def heldout_batches(texts: Sequence[str], base: Released, settings: DLRSettings, device: str) -> list[torch.Tensor]:

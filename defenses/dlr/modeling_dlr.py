@@ -17,6 +17,34 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 
+EPS = 1e-6
+"""Keeps the norm of a zero row from dividing by zero."""
+
+
+class _DividedByNorm(torch.autograd.Function):
+    """`z / rms(h)`, row by row, with a backward that keeps `h`, the result and one number a row, and nothing else.
+
+    Plain autograd would keep `z` too and go over `h` four times in backward, a fifth of a block's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """(..., rank), (..., width) to (..., rank)."""
+        scale = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + EPS)
+        out: torch.Tensor = z * scale
+        ctx.save_for_backward(out, h, scale)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """d out = scale dz - out scale / (sqrt(width) |h|) <h, dh>."""
+        out, h, scale = ctx.saved_tensors
+        root = h.shape[-1] ** 0.5
+        length = (root / scale - EPS).clamp_min(EPS)
+        along = (grad * out).sum(-1, keepdim=True) * scale / (-root * length)
+        return (grad * scale).to(out.dtype), (h * along).to(h.dtype)
+
 
 class DLRBlock(nn.Module):
     """One block: `h + B act(A norm(h))`, or gated, `h + B (act(G norm(h)) * A norm(h))`.
@@ -35,15 +63,16 @@ class DLRBlock(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """(..., width) to (..., width)."""
-        z = self.reduce(h)
-        g = z if self.gate is None else self.gate(h)
-        if self.norm == "rms":
-            scale = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + 1e-6)
-            z = z * scale
-            g = z if self.gate is None else g * scale
-        z = self.act(g) if self.gate is None else self.act(g) * z
+        z = self._read(self.reduce, h)
+        z = self.act(z) if self.gate is None else self.act(self._read(self.gate, h)) * z
         out: torch.Tensor = h + self.expand(z)
         return out
+
+    def _read(self, linear: nn.Module, h: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = linear(h)
+        if self.norm == "rms":
+            z = _DividedByNorm.apply(z, h)  # type: ignore[no-untyped-call]
+        return z
 
 
 class DLRNet(nn.Module):

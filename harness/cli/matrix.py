@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE.yaml", help="the grid")
     options.add_spec_options(parser, plural=True)
     options.add_place_options(parser)
+    options.add_worker_option(parser)
     parser.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     grid, common = _grid(args)
     cells = plan(grid, common)
-    data_dir = options.data_dir(args)
+    data_dir, workers = options.data_dir(args), options.workers(args)
     for spec in {str(spec.task): spec for spec in cells}.values():
         options.check_task(spec, data_dir)
     if args.dry_run:
@@ -47,14 +48,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     options.check_output(args.out)
 
+    from harness.ahead import working_ahead
     from harness.matrix import run_matrix
     from harness.progress import Progress
     from harness.quiet import stdout_kept
 
     progress = Progress(quiet=args.quiet)
+    workshop = options.workshop(args, progress)
     records = []
-    with stdout_kept(), progress.showing():
-        for record in run_matrix(cells, out=args.out, workshop=options.workshop(args, progress)):
+    with stdout_kept(), progress.showing(), working_ahead(workshop, workers):
+        for record in run_matrix(cells, out=args.out, workshop=workshop):
             records.append(record)
             progress.note(f"    {record.status}" + (f": {record.status_reason}" if record.status_reason else ""))
     _print_result(records, args)

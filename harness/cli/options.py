@@ -52,6 +52,27 @@ def add_place_options(parser: argparse.ArgumentParser, *, out_default: Path | No
     group.add_argument("--quiet", "-q", action="store_true", help="no progress on stderr")
 
 
+def add_worker_option(parser: argparse.ArgumentParser) -> None:
+    """How much of the machine to use; it does not change a cell."""
+    parser.add_argument("--workers", type=int, metavar="N", help="processes in which pieces of a cell (references, "
+                        "attacks) run side by side when the model is small and on the CPU; default HARNESS_WORKERS, "
+                        "else one a core")  # fmt: skip
+
+
+def workers(args: argparse.Namespace) -> int | None:
+    """`--workers`, else `HARNESS_WORKERS`, else None (one a core).
+
+    Raises:
+        UsageError: not a positive whole number.
+    """
+    given = args.workers if args.workers is not None else os.environ.get("HARNESS_WORKERS") or None
+    if given is None:
+        return None
+    if not str(given).isdigit() or int(given) < 1:
+        raise UsageError(f"--workers {given}: expected a whole number from 1")
+    return int(given)
+
+
 def raw_spec(args: argparse.Namespace) -> dict[str, Any]:
     """The command line as raw nested values, only what was given."""
     raw: dict[str, Any] = {}

@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     options.add_spec_options(parser)
     options.add_place_options(parser)
+    options.add_worker_option(parser)
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved spec and its id, run nothing")
     parser.add_argument("--log-samples", action="store_true", help="accepted for lm-eval's sake: items are always kept")
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from harness.spec import from_process
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
-    data_dir = options.data_dir(args)
+    data_dir, workers = options.data_dir(args), options.workers(args)
     options.check_task(spec, data_dir)
     if args.dry_run or not args.quiet:
         print(options.as_yaml(spec), file=sys.stdout if args.dry_run else sys.stderr)
@@ -40,14 +41,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     options.check_output(args.out)
 
+    from harness.ahead import working_ahead
     from harness.cell import run_cell
     from harness.progress import Progress
     from harness.quiet import stdout_kept
     from leaderboards.summary import cell_summary
 
     progress = Progress(quiet=args.quiet)
-    with stdout_kept(), progress.showing():
-        record = run_cell(spec, out=args.out, workshop=options.workshop(args, progress))
+    workshop = options.workshop(args, progress)
+    with stdout_kept(), progress.showing(), working_ahead(workshop, workers):
+        record = run_cell(spec, out=args.out, workshop=workshop)
     print(record.model_dump_json(indent=1) if args.json else cell_summary(record))
     if not args.json:
         print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")

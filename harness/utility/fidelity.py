@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import UsageError
 from harness.packing import tokenize
-from harness.tasks.loglikelihood import LOGIT_ELEMENTS, context_size
+from harness.tasks.loglikelihood import context_size, logit_elements
 from harness.utility.perplexity import heldout_pieces
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fidelity(base: Released, other: Released, blocks: torch.Tensor) -> dict[str,
     _check(base, other)
     blocks = _fitting(blocks, min(context_size(base.model), context_size(other.model)))
     vocabulary = base.model.get_output_embeddings().weight.shape[0]
-    rows = max(1, LOGIT_ELEMENTS // (blocks.shape[1] * vocabulary))
+    rows = max(1, logit_elements(other.model) // (blocks.shape[1] * vocabulary))
     kl = agreed = 0.0
     with torch.inference_mode():
         for start in range(0, len(blocks), rows):

@@ -63,8 +63,8 @@ def test_sampled_text_is_used_and_paid_for() -> None:
             released("dlr_llama"), where)  # fmt: skip
         bills.append(where.meter.bills["undo"])
         tokens.append(result.report["tokens"])
-    assert tokens[1] - tokens[0] == 6144  # three rounds of 64 sequences of 32 tokens
-    assert bills[1].tokens - bills[0].tokens >= 6144
+    assert tokens[1] - tokens[0] == 5024  # one round of 157 sequences of 32 tokens
+    assert bills[1].tokens - bills[0].tokens >= 5024
     assert bills[1].forward_flops > bills[0].forward_flops
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.errors import UsageError
+from harness.muon import StackedMuon
 from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, state_bytes
 from harness.training import TrainSettings
 
@@ -43,6 +44,23 @@ def test_8bit_state_of_a_tiny_matrix_is_really_8_bit() -> None:
     *_, optimizer, params = _fit("adamw_8bit", 1)
     kinds = {optimizer.state[p]["state1"].dtype for p in params if p.ndim == 2}
     assert kinds == {torch.uint8}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_stacked_muon_is_torchs_muon(decay: float) -> None:
+    shapes = [(6, 20), (6, 20), (20, 6), (6, 20), (8, 8)]
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    options = {"lr": 0.02, "weight_decay": decay}
+    pair = (StackedMuon(ours, **options), torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        for optimizer in pair:
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):  # torch's iterates in bfloat16, so up to its 3 digits of the way gone
+        assert float((a - b).norm()) < 0.02 * float((b - 1).norm())
 
 
 def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:

@@ -60,7 +60,7 @@ def test_direction_and_batching(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
     assert there["kl"] > 0 < back["kl"]
     assert there["kl"] != pytest.approx(back["kl"], rel=1e-3)
     assert there["top1_agreement"] == back["top1_agreement"] < 1
-    monkeypatch.setattr("harness.utility.fidelity.LOGIT_ELEMENTS", 1)
+    monkeypatch.setattr("harness.utility.fidelity.logit_elements", lambda model: 1)
     assert fidelity(tiny_llama, other, BLOCKS)["kl"] == pytest.approx(there["kl"], abs=1e-6)
 
 
