@@ -82,12 +82,14 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
     spec, task = draft.spec, draft.task
-    if workshop.ahead is not None and workshop.device(spec) == "cpu":
-        workshop.ahead.start()
+    ahead = workshop.ahead if workshop.device(spec) == "cpu" else None
+    if ahead is not None:
+        ahead.start()
     draft.base = base = workshop.base(spec)
     draft.parameters = (base.model.num_parameters(), None)
-    if workshop.ahead is not None and workshop.device(spec) == "cpu" and threads_for(base.model.num_parameters()) == 1:
-        workshop.ahead.take(spec)
+    if ahead is not None and threads_for(base.model.num_parameters()) == 1:
+        ahead.take(spec)
+        workshop.lock(spec, base)  # first: everything but the references waits for it
     _untouched(draft, workshop, base, "base")
     draft.lock = lock = workshop.lock(spec, base)
     draft.locked = locked = workshop.locked(spec, lock)

@@ -15,7 +15,7 @@ from harness.sampling import sample_blocks
 if TYPE_CHECKING:
     from harness.plugins import LockContext, Released
 
-HELDOUT_TOKENS = 8192
+HELDOUT_TOKENS = 4096
 """Most held-out tokens that a check reads."""
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from harness.plugins import Released
 
 LOGIT_ELEMENTS = {"cpu": 2**22, "cuda": 2**25}
-"""Logits (rows x tokens x vocabulary) a batch may hold, by device. 16 MiB of fp32 stay in a CPU's caches, which makes it
-1.6 times faster than 128 MiB do; a GPU wants work."""
+"""Logits (rows x tokens x vocabulary) a batch may hold, by device: 16 MiB of fp32 stay in a CPU's caches, and are
+scored 1.6 times faster than 128 MiB; a GPU wants work."""
 MAX_BATCH = 64
 DEFAULT_CONTEXT = 2048
 
