@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Workers at most: each holds torch and its libraries, about 1 GB."""
+PATIENCE = 3.0
+"""Seconds that a worker has to leave in good order."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ class Ahead:
     def close(self) -> None:
         """Stop now: what is finished is in the cache, the rest is not needed."""
         for process in self._started:
+            process.terminate()
+        for process in self._started:
+            process.join(PATIENCE)
             process.kill()
             process.join()
         self._messages.put(None)
@@ -157,6 +162,7 @@ def _serve(pieces_: Any, messages: Any, cache: Path, data_dir: Path | None) -> N
     from harness.workshop import Workshop
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet_libraries()
     progress = _Messages(messages)
