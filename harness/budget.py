@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from pydantic import Field
@@ -58,4 +59,8 @@ def _number(key: str, text: str) -> float:
         allowed = ", ".join(unit for unit in units if unit)
         raise UsageError(f"budget.{key}={text!r}: expected a positive number, with an optional unit of {allowed}")
     value = float(match[1]) * units[match[2].lower()]
-    return value if key in ("flops", "seconds") else int(value)
+    if key in ("flops", "seconds"):
+        return value
+    if key != "memory" and math.isfinite(value) and value != int(value):
+        raise UsageError(f"budget.{key}={text!r}: expected a whole number")
+    return int(value) if math.isfinite(value) else value

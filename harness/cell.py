@@ -11,7 +11,7 @@ from harness import provenance, scoring, validity
 from harness.bill import total
 from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
-from harness.files import confined
+from harness.files import cannot_write, confined
 from harness.items import Item
 from harness.plugins import Released, Task
 from harness.record import Record, read_record, write_record
@@ -49,10 +49,11 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
     """Run the cell, or find it finished; write its record under `out/cells/<id>/`.
 
     Everything that can go wrong after the spec is resolved ends in a record with a status of its own; a user's mistake
-    that only shows now (a broken checkpoint) is still raised.
+    that only shows now (a broken checkpoint) is still raised, and so is a full disk, which says nothing of the cell.
 
     Raises:
         UsageError: bad input, or a finished record of this id with another spec.
+        OSError: the disk is full; what was finished before is in the cache.
     """
     folder = confined(out, "cells", spec.id)
     done = read_record(folder)
@@ -75,6 +76,8 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
     except UsageError:
         raise
     except Exception as error:  # a plug-in may fail in any way; the cell says so and the matrix goes on
+        if isinstance(error, OSError) and cannot_write(error):
+            raise
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         draft.log.append(traceback.format_exc())
     return _write(draft, workshop, folder, status, reason)

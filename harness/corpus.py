@@ -11,15 +11,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.errors import UsageError
 from harness.settings import unknown
 
 CorpusSplit = Literal["train", "heldout"]
-CORPORA = ("python_docs", "wikitext2", "shakespeare")
+Corpus = Literal["python_docs", "wikitext2", "shakespeare"]
+CORPORA: tuple[Corpus, ...] = get_args(Corpus)
 SPEECHES = 20
 """Speeches a document of `shakespeare`."""
 
@@ -68,12 +70,18 @@ def pack_text(path: str, data_dir: Path | None, *, wanted_by: str) -> str:
     """The text of one gzip file of the data pack.
 
     Raises:
-        UsageError: the file is not there; names `wanted_by`.
+        UsageError: the file is not there, empty or damaged; names `wanted_by` or the file.
     """
     file = None if data_dir is None else data_dir / path
     if file is None or not file.is_file():
         raise UsageError(f"{wanted_by!r} needs {path} of the data pack: set HARNESS_DATA to its folder, not {data_dir}")
-    return gzip.decompress(file.read_bytes()).decode()
+    try:
+        text = gzip.decompress(file.read_bytes()).decode()
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise UsageError(f"{file} is not a whole gzip file of text: {error}") from None
+    if not text.strip():
+        raise UsageError(f"{wanted_by!r} needs {path} of the data pack, and {file} is empty")
+    return text
 
 
 def detokenise(text: str) -> str:

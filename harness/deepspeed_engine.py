@@ -201,7 +201,7 @@ def _globals_kept(device: str) -> Iterator[None]:
     """Environment, thread count, process group and the caches of DeepSpeed and accelerate are as before afterwards.
 
     So is `torch.nn.functional.linear`: ZeRO-3 replaces it for the whole process "until manually reset", and whatever
-    trained after it would run, and be billed, through DeepSpeed's kernel (which recomputes one more product).
+    trained after it would run, and be billed, through DeepSpeed's kernel (its checkpointing repeats one more product).
     """
     environment, threads = dict(os.environ), torch.get_num_threads()
     linear = torch.nn.functional.linear

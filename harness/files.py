@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from harness.errors import UsageError
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 
 
@@ -73,8 +75,13 @@ def confined(folder: Path, *names: str) -> Path:
     return path
 
 
-def check_output_folder(folder: Path, need_bytes: int = 64 * 2**20) -> None:
+def check_output_folder(folder: Path, need_bytes: int = 64 * 2**20, what: str = "output") -> None:
     """Make `folder`, and find out before any work is done whether results can be written there.
+
+    Args:
+        folder: the folder.
+        need_bytes: least space.
+        what: what it is for, in messages.
 
     Raises:
         UsageError: the folder cannot be made or written to, or has less than `need_bytes` free.
@@ -87,9 +94,25 @@ def check_output_folder(folder: Path, need_bytes: int = 64 * 2**20) -> None:
             os.fsync(probe.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise UsageError(f"output folder {str(folder)!r} cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"{what} folder {str(folder)!r} cannot be written: {error.strerror or error}") from None
     if free < need_bytes:
-        raise UsageError(f"output folder {str(folder)!r} has {free} bytes free; at least {need_bytes} are needed")
+        raise UsageError(f"{what} folder {str(folder)!r} has {free} bytes free; at least {need_bytes} are needed")
+
+
+def check_output_file(path: Path) -> None:
+    """See that `path` can become a file, before it is computed what goes into it.
+
+    Raises:
+        UsageError: it is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"output file {str(path)!r} is a folder")
+    check_output_folder(path.parent, need_bytes=0)
+
+
+def cannot_write(error: OSError) -> bool:
+    """Whether the disk is full (or over quota, or read-only): no fault of what was being computed."""
+    return error.errno in _NO_ROOM
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cache import digest_of
 from harness.errors import UsageError
 from harness.settings import unknown
 from harness.spec import Spec, resolve
@@ -50,9 +51,16 @@ def split_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def run_matrix(cells: Sequence[Spec], *, out: Path, workshop: Workshop) -> Iterable[Record]:
-    """Run or resume each cell in order; one cell's failure does not stop the next."""
+    """Run or resume each cell in order; one cell's failure does not stop the next.
+
+    Raises:
+        UsageError: a model that cannot be loaded; found before the first cell runs, where there are several models.
+    """
     from harness.cell import run_cell
 
+    models = {digest_of(spec.model): spec for spec in cells}
+    for spec in models.values() if len(models) > 1 else ():
+        workshop.base(spec)
     for index, spec in enumerate(cells, 1):
         workshop.progress.note(f"[{index}/{len(cells)}] {spec.title()}  ({spec.id})")
         yield run_cell(spec, out=out, workshop=workshop)

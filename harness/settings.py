@@ -31,10 +31,19 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            key = ".".join([where, *(str(part) for part in first["loc"])])
+            *parents, last = [where, *(str(part) for part in first["loc"])]
             if first["type"] == "extra_forbidden":
-                raise UsageError(unknown(key.rsplit(".", 1)[-1], cls.model_fields, f"setting of {where}")) from None
-            raise UsageError(f"{key}={first['input']!r}: {first['msg']}") from None
+                allowed = _inner(cls, parents[1:]).model_fields
+                raise UsageError(unknown(last, allowed, f"setting of {'.'.join(parents)}")) from None
+            raise UsageError(f"{'.'.join([*parents, last])}={first['input']!r}: {first['msg']}") from None
+
+
+def _inner(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
+    """The settings model that `path` leads to from `model`."""
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+    return model
 
 
 def unknown(name: str, allowed: Iterable[str], kind: str) -> str:

@@ -16,7 +16,9 @@ from pydantic import Field, SerializeAsAny
 from harness import registry
 from harness.budget import Budget
 from harness.cache import digest_of
+from harness.corpus import Corpus
 from harness.errors import UsageError
+from harness.models.gate import check_folder
 from harness.plugins import Attack, Defense, Plugin, Task
 from harness.settings import Settings
 from harness.utility.spec import UtilitySpec
@@ -58,11 +60,11 @@ class Spec(Settings):
     """What the attacker may spend, on the lock and on the base alike."""
     replicates: int = Field(2, gt=0, le=100)
     """Attack seeds in this cell: the attack, and the reference, are each run this many times."""
-    corpus: str = "python_docs"
+    corpus: Corpus = "python_docs"
     """Public text that a defense may distil or tune on."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of training; auto is bf16 autocast where the machine has it and the model is large enough to gain."""
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$")
     """auto, cpu, cuda or cuda:N."""
     utility: SerializeAsAny[UtilitySpec] = UtilitySpec()
     """What the released model must still do."""
@@ -147,17 +149,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, by the safe loader.
 
     Raises:
-        UsageError: not there, not YAML, or not a mapping.
+        UsageError: not there, not YAML, not a mapping, or a key twice in one mapping (YAML would take the last).
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), _OneValueEach)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {path}: it is not a text file") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}")
+        found = "nothing" if values is None else type(values).__name__
+        raise UsageError(f"{path}: expected a mapping of keys to values, found {found}")
     return values
+
+
+class _OneValueEach(yaml.SafeLoader):
+    """The safe loader, strict about keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def parse_value(text: str) -> Any:
@@ -184,6 +200,7 @@ def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
     if name not in registry.models().names() and folder.is_dir():
         from harness.models.digest import files_digest
 
+        check_folder(folder)  # before every file in it is read
         model["digest"] = files_digest(folder)
     return model
 

@@ -245,7 +245,10 @@ class Workshop:
 
     def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
         released.model.eval()
-        return task.score(released, split)
+        found = task.score(released, split)
+        if not found:
+            raise UsageError(f"{type(task).__name__} has too little data: there is no item in its split {split!r}")
+        return found
 
     def _probe(self, task: Task, target: Released) -> Any:
         def probe(model: PreTrainedModel) -> float:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.bill import Bill
 from harness.files import canonical_json
+from harness.recheck import Mismatch as Mismatch
+from harness.record import Record
 from harness.robustness import Cell
-from harness.scoring import costs_to_recover, task_numbers, utilities
+from harness.scoring import EPS, costs_to_recover, task_numbers, utilities
+from harness.sections import Point
 from harness.settings import Settings
-from leaderboards.load import load_results
+from harness.validity import digest_flags
+from leaderboards.load import Results, load_results
 
 TOLERANCE = 1e-9
 """Relative; another NumPy may sum in another order."""
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A number that does not follow from the evidence beside it."""
-
-    cell: str
-    field: str
-    recorded: Any
-    recomputed: Any
-
-    def __str__(self) -> str:
-        return f"{self.cell}: {self.field} is {self.recorded!r} in the record and {self.recomputed!r} from the evidence"
+ON_TRUST = {
+    "cost.*.seconds, *_bytes, trainable_parameters, energy_joules": "only the machine that ran it saw them",
+    "cost.lock": "the lock is not made again",
+    "cost.undo.steps, cost.search": "no trajectory counts them",
+    "cost.*.forward_flops and backward_flops": "their sum is checked, not each",
+    "trajectory, reference_trajectory": "scores are of selection items, which are not kept (cost_to_recover follows "
+    "from them); of what was spent, the ends are checked, and between them that it rises",
+    "fidelity": "the models are not run again",
+    "model.parameters, locked_parameters": "the models are not built",
+    "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
+}
+"""What no evidence beside a record gives again, and why."""
 
 
 def verify(folder: Path) -> list[Mismatch]:
@@ -37,7 +42,11 @@ def verify(folder: Path) -> list[Mismatch]:
     Raises:
         UsageError: there is nothing to verify.
     """
-    results = load_results(folder)
+    return verify_results(load_results(folder))
+
+
+def verify_results(results: Results) -> list[Mismatch]:
+    """All mismatches among records that are loaded."""
     found = [Mismatch(skipped.folder, "record", skipped.reason, "a whole record") for skipped in results.skipped]
     for cell in results.cells:
         found += verify_cell(cell)
@@ -58,10 +67,73 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
     base = record.utility.base
     chances = {task: score.chance for task, score in base.tasks.items()} if base else {}
     pairs["utility"] = (record.utility, utilities(items, chances, record.utility.eps))
+    pairs["utility.eps"] = (record.utility.eps, EPS)
     if record.cost_to_recover:
         costs = costs_to_recover(record.trajectory, record.reference_trajectory)
         pairs["cost_to_recover"] = (record.cost_to_recover, costs)
+    pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record)
     return [mismatch for name, (ours, theirs) in pairs.items() for mismatch in _compare(record.id, name, ours, theirs)]
+
+
+def _names(record: Record) -> dict[str, tuple[Any, Any]]:
+    """What the record says twice."""
+    pairs: dict[str, tuple[Any, Any]] = {"score.unit": (record.score.unit, record.task.unit)}
+    pairs["model.name"] = (record.model.name, record.name("model"))
+    pairs["task.name"] = (record.task.name, record.name("task"))
+    if record.task.digest is not None:
+        pairs["provenance.data"] = (record.provenance.data.get(record.task.name), record.task.digest)
+    return pairs
+
+
+def _sums(record: Record) -> dict[str, tuple[Any, Any]]:
+    """The bills of attack and reference against the trajectories, which were counted on the way."""
+    cost, pairs = record.cost, dict[str, tuple[Any, Any]]()
+    for name, points, bill in (("trajectory", record.trajectory, cost.attacker() if cost.attack else None),
+                               ("reference_trajectory", record.reference_trajectory, cost.reference)):  # fmt: skip
+        pairs |= {f"{name}.{index}": (after, "no less than the point before it") for index, after in _falls(points)}
+        if points and bill and cost.search is None:  # a search's trials are on the bill, its trajectory is the winner's
+            pairs |= _end(name, points[-1], bill)
+    if record.trajectory and cost.search is None:
+        undo = cost.undo or Bill()
+        first = record.trajectory[0]
+        pairs["trajectory.first"] = ([first.step, first.tokens, first.flops], [0, undo.tokens, undo.flops])
+    if record.trajectory and cost.attack:
+        pairs["cost.attack.steps"] = (cost.attack.steps, record.trajectory[-1].step)
+    if record.reference_trajectory:
+        first = record.reference_trajectory[0]
+        pairs["reference_trajectory.first.step"] = (first.step, 0)
+        if cost.attack and not cost.undo and cost.search is None:
+            pairs["reference_trajectory.first"] = ([first.tokens, first.flops], [0, 0])
+        if cost.reference and cost.search is None and not first.flops:  # nothing was undone: all steps are training
+            pairs["cost.reference.steps"] = (cost.reference.steps, record.reference_trajectory[-1].step)
+    return pairs
+
+
+def _end(name: str, last: Point, bill: Bill) -> dict[str, tuple[Any, Any]]:
+    where = "cost.reference" if name.startswith("reference") else "cost.undo + attack"
+    return {f"{where}: FLOPs": (bill.flops, last.flops), f"{where}: tokens": (bill.tokens, last.tokens)}
+
+
+def _falls(points: Sequence[Point]) -> Iterable[tuple[int, Any]]:
+    for index, (before, after) in enumerate(pairwise(points), 1):
+        if after.step <= before.step or after.tokens < before.tokens or after.flops < before.flops:
+            yield index, after.model_dump()
+
+
+def _seeds(cell: Cell) -> dict[str, tuple[Any, Any]]:
+    """The seeds that are listed against those of the items."""
+    listed = cell.record.provenance.seeds
+    return {f"provenance.seeds.{side}": (sorted(seeds), sorted({row.seed for row in cell.items if row.model == side and
+            row.metric == cell.record.task.metric and row.seed is not None})) for side, seeds in listed.items()
+            if side in ("attacked", "reference")}  # fmt: skip
+
+
+def _flags(record: Record) -> dict[str, tuple[Any, Any]]:
+    """Flags that follow from the record itself must be in it: dropping one would let a cell count that must not."""
+    weights, have = record.provenance.weights, {flag.flag for flag in record.validity}
+    wanted = {flag.flag for flag in digest_flags(weights, record.name("defense"))}
+    wanted |= {"collapsed"} if record.utility.collapsed else set()
+    return {f"validity.{flag}": ("absent", "present") for flag in sorted(wanted - have)}
 
 
 def _compare(cell: str, field: str, recorded: Any, recomputed: Any) -> list[Mismatch]:

@@ -83,12 +83,12 @@ def make_cell(
     starts = {"locked": numbers.score.locked.value, "base": numbers.score.base.value}
     paths = {
         side: [
-            Point(step=20 * k, tokens=1000 * k, flops=1e9 * k, score=starts[side] + (ends[side] - starts[side]) * k / 5)
+            Point(step=20 * k, tokens=1000 * k, flops=1.2e9 * k, score=start + (ends[side] - start) * k / 5)
             for k in range(6)
         ]
-        if ends[side] is not None and starts[side] is not None
+        if ends[side] is not None and start is not None
         else []
-        for side in ("locked", "base")
+        for side, start in starts.items()
     }
     bill = Bill(
         forward_flops=2e9,
@@ -103,6 +103,8 @@ def make_cell(
         trainable_parameters=12345,
         peak_host_bytes=600 << 20,
     )
+    utility = utilities(items, {"pairs": 0.5})
+    collapsed = [Flag(flag="collapsed", severity="warning", detail="it did")] if utility.collapsed else []
     record = Record(
         id=hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16],
         status=status,
@@ -111,7 +113,7 @@ def make_cell(
         model=ModelInfo(name=model, parameters=10**6),
         task=TaskInfo(name=task, metric=METRIC, unit="-bits/byte"),
         fidelity=Fidelity(kl=0.03, top1_agreement=0.91, dtype="float32", tokens=900),
-        utility=utilities(items, {"pairs": 0.5}),
+        utility=utility,
         score=numbers.score,
         gain=numbers.gain,
         recovery=numbers.recovery,
@@ -124,7 +126,7 @@ def make_cell(
             reference=bill.model_copy(update={"kept_for_backward_bytes": 2 << 20}),
         ),
         cost_to_recover=costs_to_recover(paths["locked"], paths["base"]) if paths["locked"] else {},
-        validity=list(flags),
+        validity=[*flags, *collapsed],
         provenance=Provenance(code=Code(version="0.1.0"), weights=Weights(base="a" * 64), knowledge=knowledge),
     )
     return Cell(record, items)

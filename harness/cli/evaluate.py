@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from harness.cli import options
+from harness.cli import checks, options
 
 HELP = "utility of a model: lm-eval tasks and held-out perplexity"
 EXAMPLES = """\
@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from harness.spec import from_process
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
+    checks.check_inputs([spec], options.data_dir(args), lock=False, attack=False)
+    checks.check_cache(args.cache)
     progress = Progress(quiet=args.quiet)
     with stdout_kept(), progress.showing():
         workshop = options.workshop(args, progress)

@@ -25,9 +25,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
-    from harness.files import atomic_write_text
+    from harness.files import atomic_write_text, check_output_file
     from leaderboards.board import leaderboard
 
+    if args.output:
+        check_output_file(args.output)
     text = leaderboard(args.results, args.format, cells=args.cells)
     if args.output:
         atomic_write_text(args.output, text)

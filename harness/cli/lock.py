@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from harness.cli import options
+from harness.cli import checks, options
 
 HELP = "write a locked checkpoint that others can load"
 EXAMPLES = """\
@@ -39,9 +39,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("-o DIR is missing: where the locked checkpoint goes")
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
     target: Path = args.out
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is not a folder; choose a new one")
     if target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty; choose a new folder")
+    checks.check_inputs([spec], options.data_dir(args), attack=False)
     check_output_folder(target.parent)
+    checks.check_cache(args.cache)
     progress = Progress(quiet=args.quiet)
     with stdout_kept(), progress.showing():
         workshop = options.workshop(args, progress)

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import NoReturn
 
 from harness.errors import UsageError
+from harness.files import cannot_write
 
 VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
 
@@ -28,10 +30,17 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is one `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="harness", description=DESCRIPTION, epilog=EXAMPLES,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top = _Parser(prog="harness", description=DESCRIPTION, epilog=EXAMPLES,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     top.add_argument("--version", action="version", version=f"lockbench {version('lockbench')}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name in VERBS:
@@ -63,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `harness list | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if not cannot_write(error):
+            raise
+        print(f"harness {args.verb}: {error.strerror}; what is finished is kept, and the same command goes on from "
+              "there when there is room", file=sys.stderr)  # fmt: skip
+        return 2
     return status
 
 

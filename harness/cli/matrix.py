@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cli import options
+from harness.cli import checks, options
 
 HELP = "run a grid of cells, from a file or from comma lists"
 EXAMPLES = """\
@@ -41,12 +41,11 @@ def run(args: argparse.Namespace) -> int:
     grid, common = _grid(args)
     cells = plan(grid, common)
     data_dir, workers = options.data_dir(args), options.workers(args)
-    for spec in {str(spec.task): spec for spec in cells}.values():
-        options.check_task(spec, data_dir)
+    checks.check_inputs(cells, data_dir)
     if args.dry_run:
         _print_plan(cells, args)
         return 0
-    options.check_output(args.out)
+    checks.check_places(args.out, args.cache)
 
     from harness.ahead import working_ahead
     from harness.matrix import run_matrix
@@ -87,7 +86,7 @@ def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
 def _seed(text: str) -> int:
     from harness.errors import UsageError
 
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise UsageError(f"--seeds {text!r}: expected whole numbers, for example 0,1,2")
     return int(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,9 @@ def add_place_options(parser: argparse.ArgumentParser, *, out_default: Path | No
     group = parser.add_argument_group("where")
     default = Path(os.environ["HARNESS_OUT"]) if out_default and os.environ.get("HARNESS_OUT") else out_default
     text = "folder of results; default HARNESS_OUT, else results" if out_default else "output folder"
-    group.add_argument("--out", "--output-path", "-o", type=Path, metavar="DIR", default=default, help=text)
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="the data pack; default HARNESS_DATA")
-    group.add_argument("--cache", type=Path, metavar="DIR",
+    group.add_argument("--out", "--output-path", "-o", type=folder, metavar="DIR", default=default, help=text)
+    group.add_argument("--data-dir", type=folder, metavar="DIR", help="the data pack; default HARNESS_DATA")
+    group.add_argument("--cache", type=folder, metavar="DIR",
                        help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
     group.add_argument("--quiet", "-q", action="store_true", help="no progress on stderr")
 
@@ -73,6 +72,13 @@ def workers(args: argparse.Namespace) -> int | None:
     return int(given)
 
 
+def folder(text: str) -> Path:
+    """A folder from the command line; an empty name (an unset variable) is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the folder's name is empty")
+    return Path(text)
+
+
 def raw_spec(args: argparse.Namespace) -> dict[str, Any]:
     """The command line as raw nested values, only what was given."""
     raw: dict[str, Any] = {}
@@ -84,7 +90,7 @@ def raw_spec(args: argparse.Namespace) -> dict[str, Any]:
             raw[name] = getattr(args, name)
     utility = {"limit": args.limit, "batch_size": args.batch_size}
     if args.tasks is not None and not hasattr(args, "models"):
-        utility["tasks"] = args.tasks.split(",")
+        utility["tasks"] = args.tasks
     if any(value is not None for value in utility.values()):
         raw["utility"] = {key: value for key, value in utility.items() if value is not None}
     return raw
@@ -114,39 +120,8 @@ def data_dir(args: argparse.Namespace) -> Path | None:
     """
     given = args.data_dir or (Path(os.environ["HARNESS_DATA"]) if os.environ.get("HARNESS_DATA") else None)
     if given is not None and not given.is_dir():
-        raise UsageError(f"data folder {given} does not exist")
+        raise UsageError(f"data folder {given} " + ("is not a folder" if given.exists() else "does not exist"))
     return Path(given) if given is not None else None
-
-
-def check_output(folder: Path) -> None:
-    """Make the output folder and see that it takes files, before anything expensive.
-
-    Raises:
-        UsageError: it cannot be made, is not writable, is full, or holds records of another schema version.
-    """
-    from harness.files import check_output_folder
-    from harness.record import RECORD, SCHEMA_VERSION
-
-    check_output_folder(folder)
-    for path in folder.glob(f"cells/*/{RECORD}"):
-        try:
-            version = json.loads(path.read_bytes()).get("schema_version")
-        except (ValueError, AttributeError, OSError):  # half-written or foreign: the cell is simply run again
-            continue
-        if version != SCHEMA_VERSION:
-            raise UsageError(f"{folder} holds records of schema version {version!r}, this lockbench writes "
-                             f"{SCHEMA_VERSION}: choose another folder with --out")  # fmt: skip
-
-
-def check_task(spec: Any, data_dir: Path | None) -> None:
-    """See that the task's data is here and not empty, before anything expensive.
-
-    Raises:
-        UsageError: it needs the data pack and there is none, or there is nothing to train on.
-    """
-    task = spec.build_task(data_dir)
-    if task.needs_pack and not any(task.train_texts()):
-        raise UsageError(f"task {spec.task['name']!r} has no training text")
 
 
 def as_yaml(spec: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.cli import options
+from harness.cli import checks, options
 
 HELP = "lock a model, attack it, print the scored table"
 EXAMPLES = """\
@@ -34,12 +34,13 @@ def run(args: argparse.Namespace) -> int:
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
     data_dir, workers = options.data_dir(args), options.workers(args)
-    options.check_task(spec, data_dir)
+    checks.check_inputs([spec], data_dir)
+    if not args.dry_run:
+        checks.check_places(args.out, args.cache)
     if args.dry_run or not args.quiet:
         print(options.as_yaml(spec), file=sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
         return 0
-    options.check_output(args.out)
 
     from harness.ahead import working_ahead
     from harness.cell import run_cell

@@ -6,7 +6,9 @@ A `Source` names a data set's files in the pack's layout and where the hub has i
 
 from __future__ import annotations
 
+import logging
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,10 @@ class Source:
         if online():
             return [self.from_hub(row) for row in hub_rows(self.hub, self.hub_config, piece.hub_split)]
         rows = pack_rows(piece.file, data_dir, wanted_by=self.name, hub=self.hub)
-        return [row for row in rows if piece.part is None or row["part"] == piece.part]
+        chosen = [row for row in rows if piece.part is None or row["part"] == piece.part]
+        if not chosen:
+            raise UsageError(f"{self.name}: {piece.file} of the data pack has no row for {which}")
+        return chosen
 
 
 def online() -> bool:
@@ -65,7 +70,7 @@ def pack_rows(file: str, data_dir: Path | None, *, wanted_by: str, hub: str) -> 
     """Rows of a `.jsonl.gz` file of the pack, or the lines of a `.txt.gz` file as `{"text": line}`.
 
     Raises:
-        UsageError: the file is not there; says how to get it.
+        UsageError: the file is not there (says how to get it), empty or damaged.
     """
     path = None if data_dir is None else Path(data_dir) / file
     if path is None or not path.is_file():
@@ -73,10 +78,18 @@ def pack_rows(file: str, data_dir: Path | None, *, wanted_by: str, hub: str) -> 
         raise UsageError(f"{wanted_by} needs {file} of the data pack, and {found}: pass --data-dir or set "
                          f"HARNESS_DATA, or set HARNESS_ONLINE=1 to load {hub} from the hub")  # fmt: skip
     from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     kind = "json" if ".jsonl" in path.name else "text"
-    # Streaming reads the file as it is: no Arrow copy lands in a cache folder that may not be writable.
-    return list(load_dataset(kind, data_files=str(path), split="train", streaming=True))
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, it also raises
+    try:
+        # Streaming reads the file as it is: no Arrow copy lands in a cache folder that may not be writable.
+        return list(load_dataset(kind, data_files=str(path), split="train", streaming=True))
+    except StopIteration:
+        raise UsageError(f"{wanted_by} needs {file} of the data pack, and {path} is empty") from None
+    except (OSError, EOFError, ValueError, zlib.error, DatasetGenerationError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{wanted_by} needs {file} of the data pack, and {path} is damaged: {reason}") from None
 
 
 def hub_rows(path: str, config: str | None, split: str) -> list[Row]:

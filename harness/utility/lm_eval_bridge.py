@@ -41,6 +41,26 @@ def run_tasks(released: Released, spec: UtilitySpec, data_dir: Path | None) -> d
     return {name: task_utility(name, rows) for name, rows in samples.items()}
 
 
+def check_tasks(tasks: Sequence[str], data_dir: Path | None) -> None:
+    """See that the tasks exist and their data is here; seconds only where one is not ours.
+
+    Raises:
+        UsageError: as `run_tasks`.
+    """
+    from harness.utility.pack_tasks import FILES, load
+
+    ours = {f"pack_{task}": task for task in FILES}
+    for name in tasks:
+        try:
+            if name in ours:
+                load(task=ours[name], data_dir=None if data_dir is None else str(data_dir))
+        except (KeyError, IndexError, TypeError) as error:
+            raise UsageError(f"utility task {name!r}: a row of its data is not as in the pack: {error!r}") from None
+    if set(tasks) - {*ours, "minimal_pairs"}:
+        with _quiet():
+            _load(tasks, data_dir)
+
+
 def _samples(released: Released, spec: UtilitySpec, data_dir: Path | None) -> dict[str, list[dict[str, Any]]]:
     """lm-eval's logged samples by task.
 
@@ -50,12 +70,7 @@ def _samples(released: Released, spec: UtilitySpec, data_dir: Path | None) -> di
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    try:
-        loaded = _task_manager(spec.tasks, data_dir).load(list(spec.tasks))
-    except (ConnectionError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"utility tasks {', '.join(spec.tasks)}: their data is not on this machine ({reason}); "
-                         "the `pack_*` tasks need the data pack only") from error  # fmt: skip
+    loaded = _load(spec.tasks, data_dir)
     for task in loaded["tasks"].values():
         _set_fewshot(task, spec.num_fewshot)
     # lm-eval sets a pad token on the tokenizer it gets; ours must stay as released.
@@ -64,6 +79,17 @@ def _samples(released: Released, spec: UtilitySpec, data_dir: Path | None) -> di
     results = evaluate(lm=lm, task_dict=loaded, limit=spec.limit, bootstrap_iters=0, log_samples=True)
     samples: dict[str, list[dict[str, Any]]] = results["samples"]
     return samples
+
+
+def _load(tasks: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
+    """lm-eval's own description of the tasks, data included."""
+    try:
+        loaded: dict[str, Any] = _task_manager(tasks, data_dir).load(list(tasks))
+    except (ConnectionError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"utility tasks {', '.join(tasks)}: their data is not on this machine ({reason}); "
+                         "the `pack_*` tasks need the data pack only") from error  # fmt: skip
+    return loaded
 
 
 def _set_fewshot(task: Any, wanted: int | None) -> None:

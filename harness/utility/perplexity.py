@@ -26,7 +26,7 @@ def heldout_pieces(tokenizer: PreTrainedTokenizerBase, spec: UtilitySpec, data_d
     Raises:
         UsageError: the corpus is unknown, missing or empty.
     """
-    documents = corpus(spec.perplexity_corpus, "heldout", data_dir)  # type: ignore[arg-type,unused-ignore]
+    documents = corpus(spec.perplexity_corpus, "heldout", data_dir)
     pieces = [c for i, text in enumerate(documents) for c in chunks(str(i), text, spec.perplexity_piece_bytes)]
     chosen: list[Chunk] = []
     tokens = 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
+from pydantic import Field, field_validator
+
+from harness.corpus import Corpus
 from harness.plugins import ItemScore
 from harness.settings import Settings
 
@@ -19,12 +22,21 @@ class UtilitySpec(Settings):
     """Examples in the prompt; null is the task's own number."""
     batch_size: int = Field(32, gt=0)
     """Rows a forward pass in lm-eval; fixed, because it can change the last digits."""
-    perplexity_corpus: str = "python_docs"
+    perplexity_corpus: Corpus = "python_docs"
     """Held-out text of `harness.corpus` for perplexity and for the comparison with the base."""
     perplexity_tokens: int = Field(16_384, gt=0)
     """Tokens of that text, about; whole pieces are taken until this is reached."""
     perplexity_piece_bytes: int = Field(2048, gt=0)
     """Bytes of one piece: each is scored from its own beginning."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names(cls, tasks: Any) -> Any:
+        """A comma list, as lm-eval takes it, or a list; a name that is empty is a slip."""
+        names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else tasks
+        if isinstance(names, (list, tuple)) and "" in names:
+            raise ValueError("a name is empty; expected names, for example minimal_pairs,pack_piqa")
+        return names
 
 
 class TaskUtility(Settings):

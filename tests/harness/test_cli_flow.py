@@ -108,6 +108,52 @@ def test_verify_finds_an_altered_record(place: Path, tmp_path: Path, capsys: pyt
     assert "recovery" in capsys.readouterr().out
 
 
+def test_verify_rechecks_digests_and_bills_that_are_still_here(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_run_prints_the_table_and_where_the_record_is(place, capsys)
+    verify = ["verify", str(tmp_path / "results"), "--cache", str(place / "cache")]
+    shutil.copytree(place / "results", tmp_path / "results")
+    target = next(path for path in (tmp_path / "results" / "cells").glob("*/record.json")
+                  if json.loads(path.read_text())["spec"]["defense"]["name"] == "none")  # fmt: skip
+    honest = target.read_text()
+    assert main(verify) == 0
+    said = capsys.readouterr().out
+    for done in ("task.digest: rechecked", "provenance.weights.locked: rechecked", "on trust"):
+        assert done in said
+
+    def altered(*path: str | int, value: object) -> str:
+        raw = json.loads(honest)
+        inner = raw
+        for part in path[:-1]:
+            inner = inner[part]
+        inner[path[-1]] = value
+        target.write_text(json.dumps(raw))
+        assert main(verify) == 1
+        return capsys.readouterr().out
+
+    wrong = "0" * 64
+    assert "task.digest" in altered("task", "digest", value=wrong)
+    assert "weights.attacked of seed" in altered("provenance", "weights", "attacked", value=[wrong])
+    assert "weights.reference of seed" in altered("provenance", "weights", "reference", value=[wrong])
+    assert "weights.locked before" in altered("provenance", "weights", "locked", value=wrong)
+    assert "weights.base before" in altered("provenance", "weights", "base", value=wrong)
+    assert "cost (undo, search, attack)" in altered("cost", "attack", "seconds", value=0.5)
+    target.write_text(honest)
+    assert main(verify) == 0
+
+
+def test_verify_rechecks_the_shipped_base(tmp_path: Path) -> None:
+    from record_factory import make_cell
+
+    from harness.recheck import recheck
+
+    cell = make_cell()  # of tiny, with a base digest that is made up
+    found, notes = recheck([cell], data_dir=None, cache=tmp_path)
+    assert [mismatch.field for mismatch in found if "base" in mismatch.field] == ["provenance.weights.base"]
+    assert any("weights.base: rechecked 1" in note for note in notes)
+
+
 @pytest.mark.slow
 def test_lock_writes_a_folder_that_plain_transformers_loads(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = place / "locked"

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_factory import METRIC, make_cell, write_cell
 
+from harness.provenance import Weights
 from harness.record import LOG, Record
 from harness.robustness import Cell
 from leaderboards.verify import verify, verify_cell
@@ -49,6 +54,7 @@ def test_a_hidden_collapse_is_found() -> None:
     cell = make_cell(utility=0.97, attacked_utility=0.6)
     utility = cell.record.utility.model_copy(update={"collapsed": False})
     assert [mismatch.field for mismatch in verify_cell(changed(cell, utility=utility))] == ["utility.collapsed"]
+    assert [mismatch.field for mismatch in verify_cell(changed(cell, validity=[]))] == ["validity.collapsed"]
 
 
 def test_items_that_do_not_pair_are_a_mismatch_not_a_crash() -> None:
@@ -62,3 +68,75 @@ def test_a_cell_that_cannot_be_read_is_a_mismatch(tmp_path: Path) -> None:
     (write_cell(tmp_path, make_cell(attack="full")) / LOG).write_text("")
     (mismatch,) = verify(tmp_path)
     assert mismatch.field == "record"
+
+
+FREE = re.compile(
+    r"cost\.\w+\.(seconds|\w+_bytes|trainable_parameters|energy_joules)|cost\.lock\..*|fidelity\..*|schema_version"
+    r"|model\.(parameters|locked_parameters)|(reference_)?trajectory\.\d+\.score|(reference_)?trajectory\.[1-4]\..*"
+    r"|provenance\.machine\..*"
+)
+"""Numbers that `leaderboards.verify.ON_TRUST` names (scores decide cost_to_recover, but not each of them does)."""
+
+
+def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every number below `value` with its path."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from numbers(part, f"{path}.{key}".lstrip("."))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, value
+
+
+def with_number(document: Any, path: str, value: float) -> Any:
+    changed = copy.deepcopy(document)
+    *parents, last = path.split(".") if "0.5" not in path and "0.9" not in path else _with_dots(path)
+    inner = changed
+    for part in parents:
+        inner = inner[int(part) if isinstance(inner, list) else part]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return changed
+
+
+def _with_dots(path: str) -> list[str]:
+    """The thresholds' keys have a dot in them."""
+    return [part.replace("_", ".") if part in ("0_5", "0_9") else part
+            for part in path.replace("0.5", "0_5").replace("0.9", "0_9").split(".")]  # fmt: skip
+
+
+def test_any_single_number_is_either_recomputed_or_named_as_on_trust() -> None:
+    cell = make_cell(seed=3)
+    seeds = {"attacked": [31, 32], "reference": [1031, 1032]}
+    record = cell.record.model_copy(update={"provenance": cell.record.provenance.model_copy(update={"seeds": seeds})})
+    assert verify_cell(Cell(record, cell.items)) == []
+    document = record.model_dump(mode="json")
+    found = dict(numbers(document))
+    assert len(found) > 150
+    for path, value in found.items():
+        other = value + 1 if isinstance(value, int) else value * 1.001 + 1e-6
+        try:
+            altered = Record.model_validate(with_number(document, path, other))
+        except ValueError:  # the schema itself refuses it
+            continue
+        caught = bool(verify_cell(Cell(altered, cell.items)))
+        assert caught or FREE.fullmatch(path), f"{path}: {value} -> {other} is not noticed"
+
+
+@pytest.mark.parametrize("index", [0, 70, 130, 250, 400])
+def test_any_single_item_is_noticed(index: int) -> None:
+    cell = make_cell()
+    items = list(cell.items)
+    items[index] = replace(items[index], score=items[index].score - 0.01)
+    assert verify_cell(Cell(cell.record, items))
+
+
+def test_a_dropped_flag_and_other_names_are_found() -> None:
+    cell = make_cell()
+    same = Weights(base="a" * 64, locked="b" * 64, attacked=["b" * 64])
+    provenance = cell.record.provenance.model_copy(update={"weights": same})
+    assert [m.field for m in verify_cell(changed(cell, provenance=provenance))] == ["validity.attacked_is_locked"]
+    task = cell.record.task.model_copy(update={"name": "other"})
+    assert [m.field for m in verify_cell(changed(cell, task=task))] == ["task.name"]
+    cheap = cell.record.cost.model_copy(update={"attack": cell.record.cost.attack.model_copy(update={"tokens": 1})})
+    assert [m.field for m in verify_cell(changed(cell, cost=cheap))] == ["cost.undo + attack: tokens"]
+    falling = [*cell.record.trajectory[:2], cell.record.trajectory[1], *cell.record.trajectory[2:]]
+    assert "trajectory.2" in [m.field for m in verify_cell(changed(cell, trajectory=falling))]
