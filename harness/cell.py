@@ -146,7 +146,7 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         attacked=[run.digest for run in draft.attacked], reference=[run.digest for run in draft.reference])  # fmt: skip
     flags = validity.check(
         attacked=_summaries(draft, draft.attacked, 1), reference=_summaries(draft, draft.reference, 0),
-        weights=weights, defense=spec.defense["name"], utility=utility)  # fmt: skip
+        weights=weights, defense=spec.defense["name"], utility=utility, gain=numbers.gain)  # fmt: skip
     threads = threads_for(draft.parameters[0]) if draft.parameters[0] else None
     source = provenance.collect(
         started=draft.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()}, weights=weights,
@@ -194,6 +194,7 @@ def _costs(draft: Draft) -> Costs:
 
 def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:
     return [validity.RunSummary.of(run.training, trainable_parameters=run.bills["attack"].trainable_parameters,
+                                   targets=run.targets,
                                    parameters=draft.parameters[side],
                                    trajectory=[Point(**point) for point in run.trajectory])
             for run in runs]  # fmt: skip

@@ -147,11 +147,15 @@ class DeepSpeedEngine:
         With parameter offload DeepSpeed may keep up to `stage3_max_live_parameters`, and needs at least the largest
         module. With optimizer offload gradients leave the device bucket by bucket (buckets are seen as activations).
         """
-        weights, gradients = self._weights, 4 * self._count
+        weights, gradients = self._weights, self.gradient_bytes()
         if _offloaded(self._zero, "offload_param"):
             live = 4 * int(self._zero.get("stage3_max_live_parameters", 1e9))
             weights = min(weights, max(self._largest, live))
         return weights + (0 if _offloaded(self._zero, "offload_optimizer") else gradients)
+
+    def gradient_bytes(self) -> int:
+        """See `Engine`."""
+        return 4 * self._count
 
     def optimizer_bytes(self) -> int:
         """See `Engine`: two states and, under ZeRO, the fp32 master copy."""

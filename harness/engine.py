@@ -50,6 +50,9 @@ class Engine(Protocol):
     def resident_bytes(self) -> int:
         """Weights, buffers and gradients on the device."""
 
+    def gradient_bytes(self) -> int:
+        """Gradients of all trained tensors, wherever they live."""
+
     def optimizer_bytes(self) -> int:
         """Optimizer state, wherever it lives: expected before the first step, real after."""
 
@@ -131,7 +134,11 @@ class PlainEngine:
 
     def resident_bytes(self) -> int:
         """See `Engine`."""
-        return module_bytes(self._model) + sum(p.numel() * p.element_size() for p in self._params)
+        return module_bytes(self._model) + self.gradient_bytes()
+
+    def gradient_bytes(self) -> int:
+        """See `Engine`."""
+        return sum(p.numel() * p.element_size() for p in self._params)
 
     def optimizer_bytes(self) -> int:
         """See `Engine`."""

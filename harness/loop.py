@@ -151,7 +151,7 @@ class Run:
         params = [p for _, p in self._named]
         self._charge(Bill(
             optimizer_bytes=optimizer,
-            gradient_bytes=sum(p.numel() * p.element_size() for p in params),
+            gradient_bytes=self._engine.gradient_bytes(),
             trainable_parameters=sum(p.numel() for p in params),
             peak_device_bytes=peak,
         ))  # fmt: skip

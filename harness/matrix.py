@@ -11,6 +11,7 @@ from harness.cache import digest_of
 from harness.errors import UsageError
 from harness.settings import unknown
 from harness.spec import Spec, resolve
+from harness.suites import expand
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -23,7 +24,8 @@ def plan(grid: Mapping[str, Any], common: Mapping[str, Any]) -> list[Spec]:
     """Every cell of the grid, resolved; cheap ones share work with those before them (same model and lock in a row).
 
     Args:
-        grid: lists by axis (`models`, `defenses`, `attacks`, `tasks`, `seeds`); an entry is a name or a mapping.
+        grid: lists by axis (`models`, `defenses`, `attacks`, `tasks`, `seeds`); a name or a mapping each; a suite
+            among the attacks stands for all of its own.
         common: raw spec values for every cell (budget, utility, replicates, ...), an axis' singular included.
 
     Raises:
@@ -35,7 +37,7 @@ def plan(grid: Mapping[str, Any], common: Mapping[str, Any]) -> list[Spec]:
         if not grid[axis]:
             raise UsageError(f"{axis} of the matrix is empty")
     axes = [[(AXES[axis], value) for value in grid[axis]] for axis in AXES if axis in grid]
-    cells = [resolve({**common, **dict(point)}) for point in itertools.product(*axes)]
+    cells = [resolve(raw) for point in itertools.product(*axes) for raw in expand({**common, **dict(point)})]
     seen: dict[str, Spec] = {}
     for cell in cells:
         if cell.id in seen:

@@ -16,6 +16,7 @@ from harness.errors import UsageError
 from harness.models.known import KnownModel
 from harness.plugins import Attack, Defense, Task
 from harness.settings import unknown
+from harness.suites import Suite
 
 T = TypeVar("T")
 
@@ -124,6 +125,12 @@ def attacks() -> Registry[type[Attack]]:
 def tasks() -> Registry[type[Task]]:
     """All tasks."""
     return Registry("task", Task, "tasks")
+
+
+@cache
+def suites() -> Registry[Suite]:
+    """All suites of attacks."""
+    return Registry("suite", Suite, "suites")
 
 
 @cache

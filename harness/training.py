@@ -13,6 +13,7 @@ from harness.train_settings import TrainSettings as TrainSettings  # defined tor
 
 if TYPE_CHECKING:
     from harness.plugins import Context
+    from harness.zeroth_order import ZerothOrder
 
 Batch = dict[str, torch.Tensor]
 
@@ -74,6 +75,7 @@ def train(
     probe: Callable[[Any], float] | None = None,
     stop: Callable[[int], bool] | None = None,
     deepspeed: dict[str, Any] | None = None,
+    zeroth_order: ZerothOrder | None = None,
     beside_bytes: int = 0,
 ) -> TrainResult:
     """Train every parameter of `model` that requires a gradient, within `context.meter.budget`.
@@ -88,6 +90,7 @@ def train(
         probe: scores the unwrapped model at the points of the trajectory; its cost is not charged.
         stop: called with the step after each step; True ends training (early stop).
         deepspeed: a DeepSpeed configuration; the loop then runs under accelerate's DeepSpeed plug-in.
+        zeroth_order: train by forward passes alone (MeZO); `settings.optim` and `max_grad_norm` are not used.
         beside_bytes: bytes on the device beside the model's (a teacher that `loss_fn` calls), for the memory bill.
 
     Raises:
@@ -114,12 +117,16 @@ def train(
     ):
         model.train()
         engine: Engine
-        if deepspeed is None:
-            engine = PlainEngine(model, named, settings, context, loss_fn)
-        else:
+        if deepspeed is not None:
             from harness.deepspeed_engine import DeepSpeedEngine
 
             engine = DeepSpeedEngine(model, named, settings, context, loss_fn, deepspeed)
+        elif zeroth_order is not None:
+            from harness.zeroth_order import ZerothOrderEngine
+
+            engine = ZerothOrderEngine(model, named, settings, context, loss_fn, zeroth_order)
+        else:
+            engine = PlainEngine(model, named, settings, context, loss_fn)
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
                       beside_bytes=beside_bytes)  # fmt: skip

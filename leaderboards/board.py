@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from leaderboards.formats import render
@@ -9,16 +10,17 @@ from leaderboards.load import load_results
 from leaderboards.rows import board_rows, cell_rows
 
 
-def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False) -> str:
+def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False, only: Collection[str] | None = None) -> str:
     """The ranking (or every cell) of an output folder as text, ended by a newline.
 
     Args:
         folder: what `harness run -o` wrote.
         kind: table, markdown, csv, latex or json.
         cells: one row a cell instead of one a lock.
+        only: ids of the cells that take part; None is all.
 
     Raises:
         UsageError: nothing readable there, or unknown format.
     """
-    results = load_results(folder)
+    results = load_results(folder, only)
     return render(cell_rows(results) if cells else board_rows(results), kind) + "\n"

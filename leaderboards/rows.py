@@ -18,6 +18,7 @@ from harness.settings import Settings
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
 from leaderboards.load import Results
+from leaderboards.soundness import warnings
 from leaderboards.units import with_ends
 
 HEAD = "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank."
@@ -68,6 +69,8 @@ class BoardRow(Settings):
     """Attacks whose model collapsed."""
     excluded: list[Excluded] = Field(default_factory=list)
     """Cells that do not count, and why."""
+    warnings: list[str] = Field(default_factory=list)
+    """Why the row may flatter the lock: attacks that were weaker than they should have been."""
 
 
 class CellRow(Settings):
@@ -160,6 +163,7 @@ def _notes(rows: Sequence[BoardRow]) -> list[str]:
         where = f"{row.model} / {row.defense} / {row.task}"
         lines += [f"{where}: not counted: {cell.attack} ({cell.id[:8]}): {cell.reason}" for cell in row.excluded]
         lines += [f"{where}: {row.robustness.reason}"] if row.robustness.reason else []
+        lines += [f"{where}: warning: {text}" for text in row.warnings]
         if row.collapsed:
             bounded = f"robustness {with_ends(row.bounded)}" if row.bounded.value is not None else row.bounded.reason
             lines.append(f"{where}: collapsed: {', '.join(row.collapsed)}; counted as failed attacks: {bounded}")
@@ -205,7 +209,7 @@ def _row(cells: Sequence[Cell], defense: str) -> BoardRow:
         lock_seconds=_mean(r.cost.lock.seconds for r in records if r.cost.lock),
         kept_bytes_ratio=max(filter(None, map(kept_ratio, counted)), default=None),
         cost_to_recover={f"{level:g}": _cheapest(counted, f"{level:g}") for level in THRESHOLDS},
-        **_named(result), excluded=result.excluded,
+        **_named(result), excluded=result.excluded, warnings=warnings(result, counted),
     )  # fmt: skip
 
 

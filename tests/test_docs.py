@@ -38,7 +38,9 @@ def test_every_command_parses_and_names_what_exists(page: str, command: str) -> 
     ):
         grid = getattr(args, f"{option}s", None) if args.verb == "matrix" else None
         named = [getattr(args, option, None), *(grid or "").split(",")]
-        assert all(name in plugins.names() for name in named if name), command
+        suites = [f"{name}{part}" for name in registry.suites().names() for part in ("", ":quick")]
+        known = [*plugins.names(), *(suites if option == "attack" else ())]
+        assert all(name in known for name in named if name), command
 
 
 def test_there_are_commands() -> None:

@@ -14,6 +14,7 @@ EXAMPLES = """\
 examples:
   harness matrix --defenses none,dlr --attacks full,lora,checkpointing,redistill
   harness matrix --defenses none,dlr --attacks lora --tasks python_source,fictional_facts --seeds 0,1,2
+  harness matrix --defenses none,dlr --attacks standard                the ensemble that locks are ranked under
   harness matrix grid.yaml --dry-run
 
 a file has the axes as lists (models, defenses, attacks, tasks, seeds; an entry is a name or a

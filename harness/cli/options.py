@@ -19,7 +19,8 @@ def add_spec_options(parser: argparse.ArgumentParser, *, plural: bool = False) -
                        "default tiny. lm-eval's `--model hf --model_args pretrained=...` works too")  # fmt: skip
     group.add_argument("--model-args", metavar="K=V,...", help="lm-eval style: pretrained=PATH,dtype=float32")
     group.add_argument("--defense", metavar="NAME", help="the lock (harness list defenses)")
-    group.add_argument("--attack", metavar="NAME", help="the attack (harness list attacks)")
+    group.add_argument("--attack", metavar="NAME", help="the attack (harness list attacks), or a suite: "
+                       "standard, or its few for a fast check, standard:quick")  # fmt: skip
     group.add_argument("--task", metavar="NAME", help="what the attacker wants (harness list tasks)")
     group.add_argument("--seed", type=int, metavar="N", help="root seed; default 0")
     group.add_argument("--budget", metavar="K=V,...", help="limits on the attacker, enforced: steps, tokens, flops, "

@@ -1,9 +1,11 @@
-"""Run one cell: lock a model, attack it, attack the base the same way, and score both."""
+"""Run one cell: lock a model, attack it, attack the base the same way, and score both; a suite is a cell an attack."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import Any
 
 from harness.cli import checks, options
 
@@ -13,6 +15,7 @@ examples:
   harness run --defense dlr --attack lora
   harness run --defense none --attack lora --task fictional_facts      the undefended control
   harness run --defense dlr --attack full --set defense.depth=32 --set attack.learning_rate=3e-3
+  harness run --defense dlr --attack standard                          every attack that locks are ranked under
   harness run --model ./my-llama --defense dlr --attack redistill --budget steps=200,memory=8GiB
   harness run --model hf --model_args pretrained=./my-llama,dtype=bfloat16 --attack full --json
 """
@@ -30,15 +33,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resolve, run or resume, print."""
-    from harness.spec import from_process
+    from harness.matrix import plan
+    from harness.spec import layers
 
-    spec = from_process(args.config, options.raw_spec(args), args.assignments)
+    specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
     data_dir, workers = options.data_dir(args), options.workers(args)
-    checks.check_inputs([spec], data_dir)
+    checks.check_inputs(specs, data_dir)
     if not args.dry_run:
         checks.check_places(args.out, args.cache)
     if args.dry_run or not args.quiet:
-        print(options.as_yaml(spec), file=sys.stdout if args.dry_run else sys.stderr)
+        print("---\n".join(map(options.as_yaml, specs)), file=sys.stdout if args.dry_run else sys.stderr)
     if args.dry_run:
         return 0
 
@@ -48,11 +52,34 @@ def run(args: argparse.Namespace) -> int:
     from harness.quiet import stdout_kept
     from leaderboards.summary import cell_summary
 
-    progress = Progress(quiet=args.quiet)
+    progress, records = Progress(quiet=args.quiet), []
     workshop = options.workshop(args, progress)
-    with stdout_kept(), progress.showing(), working_ahead(workshop, workers):
-        record = run_cell(spec, out=args.out, workshop=workshop)
-    print(record.model_dump_json(indent=1) if args.json else cell_summary(record))
-    if not args.json:
-        print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")
-    return int(record.status == "failed")
+    with working_ahead(workshop, workers):
+        for spec in specs:
+            with stdout_kept(), progress.showing():
+                record = run_cell(spec, out=args.out, workshop=workshop)
+            records.append(record)
+            if not args.json:
+                print(cell_summary(record))
+                print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")
+    if args.json:
+        print(_json(records))
+    elif len(records) > 1:
+        print(f"\n{_worst_case(records, args)}", end="")
+    return int(any(record.status == "failed" for record in records))
+
+
+def _json(records: list[Any]) -> str:
+    """The record of one cell, or a list of those of a suite."""
+    import json
+
+    if len(records) == 1:
+        return str(records[0].model_dump_json(indent=1))
+    return json.dumps([record.model_dump(mode="json") for record in records], indent=1)
+
+
+def _worst_case(records: list[Any], args: argparse.Namespace) -> str:
+    """What the leaderboard says of these cells alone: the attack of the suite that recovered most, by name."""
+    from leaderboards.board import leaderboard
+
+    return f"worst case over the suite:\n\n{leaderboard(args.out, only={record.id for record in records})}"

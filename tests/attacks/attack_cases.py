@@ -20,9 +20,15 @@ ATTACKS = {
     "full": "full:FullFineTuning", "full_trainer": "full_trainer:TrainerFineTuning",
     "full_8bit": "full_8bit:EightBitFineTuning", "lora": "lora:LoRA", "qlora": "qlora:QLoRA",
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
-    "redistill": "redistill:Redistill", "offload": "offload:Offload",
+    "redistill": "redistill:Redistill", "offload": "offload:Offload", "partial_depth": "partial_depth:PartialDepth",
+    "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
+    "mezo": "mezo:MeZO",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name != "offload"]
+SMALL: dict[str, dict[str, Any]] = {
+    "redistill": {"undo_steps": 30, "sampled_tokens": 0}, "distil_student": {"distil_steps": 20, "sampled_tokens": 0},
+    "pretrain_first": {"pretrain_steps": 6}, "mezo": {"learning_rate": 2e-2, "directions": 8},
+}  # fmt: skip
 MODELS = ["llama", "dlr_llama", "gpt2", "dlr_gpt2"]
 
 
@@ -84,8 +90,7 @@ def build(name: str, **settings: Any) -> Any:
     module, _, kind = ATTACKS[name].partition(":")
     cls = getattr(importlib.import_module(f"attacks.{module}"), kind)
     small: dict[str, Any] = {"max_steps": 12, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "block_size": 32}
-    if name == "redistill":
-        small |= {"undo_steps": 30, "sampled_tokens": 0}
+    small |= SMALL.get(name, {})
     return cls(cls.Settings.parse({**small, **settings}, "attack"))
 
 

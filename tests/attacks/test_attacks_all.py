@@ -47,7 +47,7 @@ def test_targets_name_the_locks_own_layers(name: str, model: str) -> None:
     result, _ = attacked(name, model)
     inside = [target for target in result.targets if ".mlp.blocks." in target]
     assert len(set(result.targets)) == len(result.targets) > 0
-    assert bool(inside) == (model.startswith("dlr") and name not in ("frozen_mlp", "redistill"))
+    assert bool(inside) == (model.startswith("dlr") and name not in ("frozen_mlp", "redistill", "distil_student"))
 
 
 @EVERY
@@ -118,4 +118,5 @@ def test_the_trajectory_is_scored_by_the_probe_and_paid_by_nobody(name: str) -> 
     result = build(name, max_steps=4, eval_points=2).attack(released("llama"), where)
     assert [point.step for point in result.training.trajectory] == [0, 2, 4]
     assert seen == [False] * 3
-    assert result.training.trajectory[-1].tokens == where.meter.total.tokens == 4 * 4 * 32
+    before = where.meter.bills["undo"].tokens if "undo" in where.meter.bills else 0
+    assert result.training.trajectory[-1].tokens == where.meter.total.tokens == before + 4 * 4 * 32

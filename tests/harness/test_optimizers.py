@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import UsageError
+from harness.errors import Unavailable, UsageError
 from harness.muon import StackedMuon
 from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, state_bytes
 from harness.training import TrainSettings
@@ -38,6 +38,50 @@ def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
     expected, real = expected_state_bytes(name, params), state_bytes(optimizer)
     # step counters and quantization maps (2 x 256 floats, shared) are the only things not foretold
     assert expected <= real <= expected + 16 * len(params) + (2048 if name == "adamw_8bit" else 0)
+
+
+@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
+@pytest.mark.parametrize("shape", [(50, 3), (40, 3), (20, 37), (1, 40), (7,), (2, 3, 4)])
+def test_state_of_odd_shapes_is_foretold(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.optimizers.BLOCK", 16)
+    monkeypatch.setattr("harness.optimizers.WIDEST", 40)
+    p = torch.nn.Parameter(torch.zeros(shape))
+    optimizer = build_optimizer(name, [p], TrainSettings())
+    p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    assert expected_state_bytes(name, [p]) == pytest.approx(state_bytes(optimizer), abs=16)
+
+
+@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
+def test_ill_conditioning_does_not_stop_them(name: str) -> None:
+    """The claim they are here for: a quadratic of condition number 10^8, rotated so that no diagonal helps."""
+    losses = {}
+    for optim in ("adamw_torch", name):
+        torch.manual_seed(0)
+        left, right = (torch.linalg.qr(torch.randn(12, 12))[0] * torch.logspace(0, -2, 12) for _ in range(2))
+        target = torch.randn(12, 12)
+        p = torch.nn.Parameter(torch.zeros(12, 12))
+        optimizer = build_optimizer(optim, [p], TrainSettings(learning_rate=0.05))
+        for step in range(400):
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 400)
+            loss = (left.T @ (p - target) @ right).pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses[optim] = float(loss)
+    assert losses[name] < 0.5 * losses["adamw_torch"]
+
+
+def test_what_cannot_be_resumed_says_so() -> None:
+    with pytest.raises(UsageError, match=r"save_steps=5: optim=soap cannot be resumed, set save_steps=0"):
+        build_optimizer("soap", [], TrainSettings(save_steps=5))
+
+
+@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
+def test_without_the_library_it_is_unavailable_with_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.optimizers.importlib.util.find_spec", lambda module: None)
+    with pytest.raises(Unavailable, match=rf"optim={name} needs pytorch-optimizer \(pip install .lockbench\[optim\]"):
+        build_optimizer(name, [torch.nn.Parameter(torch.zeros(2, 2))], TrainSettings())
 
 
 def test_8bit_state_of_a_tiny_matrix_is_really_8_bit() -> None:

@@ -21,9 +21,9 @@ def run(**changes: Any) -> RunSummary:
 
 
 def flags(attacked: Any = None, reference: Any = None, weights: dict[str, Any] | None = None, defense: str = "dlr",
-          utility: Utilities | None = None) -> dict[str, Flag]:  # fmt: skip
+          utility: Utilities | None = None, gain: Interval | None = None) -> dict[str, Flag]:  # fmt: skip
     found = check(attacked=attacked or [run(), run()], reference=reference or [run(), run()], defense=defense,
-                  weights=Weights(**{**DIGESTS, **(weights or {})}), utility=utility)  # fmt: skip
+                  weights=Weights(**{**DIGESTS, **(weights or {})}), utility=utility, gain=gain)  # fmt: skip
     return {flag.flag: flag for flag in found}
 
 
@@ -34,7 +34,7 @@ def test_a_sound_cell_has_no_flags() -> None:
 @pytest.mark.parametrize(("fault", "flag"), [
     ({"unmoved": ["layer.7"]}, "unmoved"), ({"missing_gradients": ["layer.7"]}, "missing_gradients"),
     ({"nonfinite_gradients": ["layer.7"]}, "nonfinite_gradients"), ({"trained": []}, "nothing_trained"),
-    ({"trainable_parameters": 1, "parameters": 10_000}, "small_share"),
+    ({"parameters": 10**6}, "small_share"),
 ])  # fmt: skip
 @pytest.mark.parametrize("side", ["attacked", "reference"])
 def test_a_run_that_did_not_train_is_an_error(fault: dict[str, Any], flag: str, side: str) -> None:
@@ -46,8 +46,23 @@ def test_a_run_that_did_not_train_is_an_error(fault: dict[str, Any], flag: str, 
 
 
 def test_a_small_share_is_the_point_of_adapters() -> None:
-    small = {"trainable_parameters": 1, "parameters": 10_000}
-    assert flags([run(**small, trained=["q.lora_A", "q.lora_B"]), run()]) == {}
+    assert flags([run(parameters=10**6, trained=["q.lora_A", "q.lora_B"]), run()]) == {}
+
+
+def test_a_target_without_a_trained_tensor_is_an_error() -> None:
+    adapters = ["base_model.model.q.lora_A.default.weight", "base_model.model.q.lora_B.default.weight"]
+    found = flags([run(trained=adapters, targets=["q", "blocks.1.reduce"]), run()])
+    assert list(found) == ["untrained_targets"]
+    assert found["untrained_targets"].severity == "error"
+    assert found["untrained_targets"].detail.endswith(": blocks.1.reduce")
+    assert flags([run(trained=adapters, targets=["q"]), run()]) == {}
+
+
+def test_targets_that_missed_the_locks_layers_are_told() -> None:
+    found = flags([run(trainable_parameters=200), run()], [run(trainable_parameters=500), run()])
+    assert list(found) == ["share_below_reference"]
+    assert found["share_below_reference"].severity == "warning"
+    assert flags([run(trainable_parameters=400), run()]) == {}
 
 
 @pytest.mark.parametrize("losses", [LOSSES[::-1], [2.0] * 20, [2.0, None], [2.0, float("nan")]])
@@ -86,6 +101,31 @@ def test_collapse_one_seed_and_budget_are_told_but_count() -> None:
 def test_a_trajectory_that_still_rises_is_told() -> None:
     rising = [Point(step=k, tokens=k, flops=k, score=s) for k, s in enumerate((0, 3, 6, 9))]
     assert flags([run(trajectory=rising), run()])["still_rising"].severity == "info"
+
+
+@pytest.mark.parametrize("scores", [(0, 8, 9, 5), (0, -1, -2, -2), (0, 9, 9, 0)])
+@pytest.mark.parametrize("side", ["attacked", "reference"])
+def test_more_budget_that_gives_less_is_told(scores: tuple[float, ...], side: str) -> None:
+    falling = [Point(step=k, tokens=k, flops=k, score=score) for k, score in enumerate(scores)]
+    found = flags(**{side: [run(trajectory=falling), run()]})
+    assert list(found) == ["falls_at_end"]
+    assert found["falls_at_end"].severity == "warning"
+
+
+def test_a_small_dip_at_the_end_is_noise() -> None:
+    assert flags([run(trajectory=[*PATH, Point(step=9, tokens=9, flops=9, score=7.5)]), run()]) == {}
+
+
+def test_collapse_does_not_pass_for_safety() -> None:
+    lost, kept = (Utility(perplexity=Interval(), retention=share) for share in (0.3, 0.97))
+    collapsed = Utilities(locked=kept, attacked=lost, collapsed=True)
+    failed = flags(utility=collapsed, gain=Interval(value=0.01, low=-0.02, high=0.04))
+    assert list(failed) == ["collapsed", "collapse_is_not_safety"]
+    assert failed["collapse_is_not_safety"].severity == "warning"
+    assert list(flags(utility=collapsed, gain=Interval(value=0.5, low=0.4, high=0.6))) == ["collapsed"]
+    ruined = flags(utility=Utilities(locked=lost, attacked=kept, collapsed=False))
+    assert list(ruined) == ["locked_collapsed"]
+    assert ruined["locked_collapsed"].severity == "warning"
 
 
 def test_errors_come_first() -> None:

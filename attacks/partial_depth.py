@@ -1,0 +1,66 @@
+"""`partial_depth`: only the first or the last part of the depth trains; everything else stays as released.
+
+Two depths can be cut: the decoder's (`layers`), and that of the deep modules that a lock put into a layer (`blocks`).
+Training the last layers alone, backward ends where they begin, so nothing below is kept, whatever a lock put there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from attacks.full import FullSettings
+from harness.plugins import Attack, AttackContext, Attacked, Released
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PartialDepthSettings(FullSettings):
+    """`full`'s settings, and which part trains."""
+
+    end: Literal["first", "last"] = "last"
+    """Which end of both depths."""
+    layers: int | None = Field(None, gt=0)
+    """Decoder layers that train; null is half of them, rounded up; more than there are is all of them."""
+    blocks: int | None = Field(None, gt=0)
+    """Blocks that train of every deep module (a module with a list `blocks`) in those layers; null is all of them."""
+
+
+class PartialDepth(Attack):
+    """Fine-tune the first or the last decoder layers only, and of a lock's deep modules the first or last blocks."""
+
+    Settings = PartialDepthSettings
+    settings: PartialDepthSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare, unfreeze
+        from harness.finetune import finetune
+
+        model = prepare(released.model, context)
+        inside, outside = chosen_prefixes(model, self.settings)
+        targets = unfreeze(model, lambda name: name.startswith(inside) and not name.startswith(outside))
+        with context.meter.stage("attack"):
+            training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets, report={"layers": len(inside)})
+
+
+def chosen_prefixes(model: nn.Module, settings: PartialDepthSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Path prefixes of the layers that train, and of the blocks in them that do not."""
+    from torch import nn
+
+    from harness.models.families import attention_modules
+
+    layers = [name.rpartition(".")[0] for name in attention_modules(model)]
+    count = -(-len(layers) // 2) if settings.layers is None else settings.layers
+    kept = layers[:count] if settings.end == "first" else layers[-count:]
+    frozen: list[str] = []
+    for name, module in model.named_modules():
+        blocks = getattr(module, "blocks", None)
+        if isinstance(blocks, nn.ModuleList) and settings.blocks is not None:
+            depth = range(len(blocks))
+            train = depth[: settings.blocks] if settings.end == "first" else depth[-settings.blocks :]
+            frozen += [f"{name}.blocks.{index}." for index in depth if index not in train]
+    return tuple(f"{name}." for name in kept), tuple(frozen)

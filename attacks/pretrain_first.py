@@ -1,0 +1,71 @@
+"""`pretrain_first`: continued pretraining on public text, then the task.
+
+A lock may leave weights from which a task alone is hard to learn: nearly zero ones (PMP's complement), badly scaled
+ones, ones that only approximate what was there. Ordinary text wakes them up before the task's few documents are spent.
+It is the benign-data attack too: nothing in the first part has to do with the task. All of it is on the bill `undo`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from attacks.full import FullSettings
+from harness.plugins import Attack, AttackContext, Attacked, Released
+
+
+class PretrainFirstSettings(FullSettings):
+    """`full`'s settings for the task, and the pretraining before it."""
+
+    corpus: Literal["python_docs", "wikitext2", "shakespeare"] = "python_docs"
+    """Public text (harness.corpus), its training split; all but `python_docs` need the data pack."""
+    pretrain_steps: int = Field(100, gt=0)
+    """Optimizer steps on the public text; under a budget at most half of what is left."""
+    pretrain_learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate on the public text (schedule and batches as on the task)."""
+
+
+class PretrainFirst(Attack):
+    """Continue pretraining every parameter on public text, then fine-tune on the task."""
+
+    Settings = PretrainFirstSettings
+    settings: PretrainFirstSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`.
+
+        Raises:
+            UsageError: the corpus needs the data pack, and there is none.
+        """
+        from attacks.common import finish, prepare, unfreeze
+        from harness.corpus import corpus
+        from harness.finetune import finetune
+
+        documents = corpus(self.settings.corpus, "train", context.data_dir)
+        model = prepare(released.model, context)
+        targets = unfreeze(model)
+        with context.meter.stage("undo"):
+            steps = self.pretrain(released, documents, context)
+        training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets, report={"pretrain_steps": steps})
+
+    def pretrain(self, released: Released, documents: list[str], context: AttackContext) -> int:
+        """Train on the documents, in place; returns the steps done (0 where the budget's half has none)."""
+        from attacks.share import Share
+        from harness.packing import PackedBlocks, tokenize
+        from harness.seeds import derive
+        from harness.training import train
+
+        settings, share = self.settings, Share(context.meter)
+        size, parts = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+        flops = 6 * released.model.num_parameters()
+        tokens = share.affordable(flops)
+        steps = min(settings.pretrain_steps, tokens // (size * parts * settings.block_size), share.steps())
+        if not steps:
+            return 0
+        batches = PackedBlocks(tokenize(documents, released.tokenizer), block_size=settings.block_size, batch_size=size,
+                               accumulate=parts, seed=derive(context.seed, "pretrain"))  # fmt: skip
+        knobs = settings.model_copy(update={"learning_rate": settings.pretrain_learning_rate, "max_steps": steps,
+                                            "eval_points": 0})  # fmt: skip
+        return train(released.model, batches, knobs, context, label="pretrain", stop=lambda _: share.late()).steps

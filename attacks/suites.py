@@ -1,0 +1,17 @@
+"""The standard suite: the ensemble of attacks under which every lock is ranked. Data only.
+
+Left out: `full_trainer`, a second implementation of `full`; `mezo`, which needs far more steps than an ordinary budget
+has; and whatever knows a lock's secret, which is an upper bound and never ranks. A new attack belongs here, and one
+that undoes a lock in `undo` too.
+"""
+
+from __future__ import annotations
+
+from harness.suites import Suite
+
+STANDARD = Suite(
+    attacks=("partial_depth", "frozen_mlp", "lora", "qlora", "full_8bit", "full", "checkpointing", "offload",
+             "pretrain_first", "redistill", "distil_student"),
+    quick=("lora", "full", "checkpointing"),
+    undo={"dlr": ("redistill",)},
+)  # fmt: skip

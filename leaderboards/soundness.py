@@ -1,0 +1,67 @@
+"""Whether a row of the ranking can be trusted: findings over all records of one (model, defense, task, budget).
+
+Warnings only. They say where an attack was weaker than it should have been, and a weak attack flatters a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.record import Record
+from harness.robustness import AttackOutcome, Robustness
+
+
+def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
+    """One line a finding.
+
+    Args:
+        result: the ranking of these records' attacks.
+        records: the records, whatever their outcome.
+    """
+    targets = {record.id: record.provenance.targets for record in records}
+    return [*superset_warnings(result.attacks, targets), *collapse_warnings(result)]
+
+
+def superset_warnings(outcomes: Sequence[AttackOutcome], targets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Attacks that lost to an attack on a part of what they train: whatever the part reaches, the whole can reach too.
+
+    Only where the intervals are apart: that is not noise, the larger attack was not tuned. What contains what is read
+    off the records: every target of the smaller attack is, or is the module around, a target of the larger one, and not
+    the other way round. Of several attacks on the same targets the strongest speaks for all.
+
+    Args:
+        outcomes: ranked attacks, strongest first.
+        targets: by cell, the names that the attack recorded.
+    """
+    found: list[str] = []
+    strongest: list[tuple[AttackOutcome, Sequence[str]]] = []
+    for outcome in outcomes:
+        names = next((targets[cell] for cell in outcome.ids if targets.get(cell)), ())
+        if names and not any(contains(names, other) and contains(other, names) for _, other in strongest):
+            strongest.append((outcome, names))
+    for larger, whole in strongest:
+        for smaller, part in strongest:
+            if larger is not smaller and contains(whole, part) and _clearly_below(larger, smaller):
+                found.append(f"{larger.label} recovers clearly less than {smaller.label}, which trains a part of the "
+                             f"same tensors: {larger.label} is under-tuned")  # fmt: skip
+    return found
+
+
+def collapse_warnings(result: Robustness) -> list[str]:
+    """A lock whose strongest attack ruined its model without gaining: nothing was measured of what the lock stops."""
+    worst = next((outcome for outcome in result.attacks if outcome.label == result.worst_attack), None)
+    if worst is None or not worst.collapsed or worst.recovery.value is None or worst.recovery.value > 0:
+        return []
+    return [f"the worst attack, {worst.label}, collapsed and recovered nothing: a failed attack is no safety of a lock"]
+
+
+def contains(whole: Iterable[str], part: Sequence[str]) -> bool:
+    """Whether every name of `part` is in `whole`, or is a module that holds a tensor of `whole`."""
+    inside = {".".join(pieces[:end]) for pieces in (name.split(".") for name in whole)
+              for end in range(1, len(pieces) + 1)}  # fmt: skip
+    return bool(part) and inside.issuperset(part)
+
+
+def _clearly_below(weaker: AttackOutcome, stronger: AttackOutcome) -> bool:
+    high, low = weaker.recovery.high, stronger.recovery.low
+    return high is not None and low is not None and high < low

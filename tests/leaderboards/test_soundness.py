@@ -1,0 +1,64 @@
+"""Warnings over all attacks of a row: each fault is planted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from record_factory import make_cell
+
+from leaderboards.load import Results
+from leaderboards.rows import board_rows, rank
+from leaderboards.soundness import contains
+
+FULL = ["embed.weight", "layers.0.attn.q.weight", "layers.0.mlp.up.weight"]
+LORA = ["layers.0.attn.q", "layers.0.mlp.up"]
+ATTENTION = ["layers.0.attn.q.weight"]
+
+
+def cell(attack: str, recovery: float, targets: list[str], **more: Any) -> Any:
+    made = make_cell(attack=attack, recovery=recovery, **more)
+    record = made.record
+    record = record.model_copy(update={"provenance": record.provenance.model_copy(update={"targets": targets})})
+    return type(made)(record, made.items)
+
+
+def warned(*cells: Any) -> list[str]:
+    (row,) = rank(list(cells))
+    return row.warnings
+
+
+@pytest.mark.parametrize(("name", "targets"), [("lora", LORA), ("frozen_mlp", ATTENTION)])
+def test_a_superset_attack_that_loses_to_its_subset_is_under_tuned(name: str, targets: list[str]) -> None:
+    cells = [cell("full", 0.3, FULL), cell(name, 0.9, targets)]
+    (text,) = warned(*cells)
+    assert text.startswith(f"full recovers clearly less than {name}")
+    assert text.endswith("full is under-tuned")
+    assert any(f"warning: {text}" in note for note in board_rows(Results(cells, [])).notes)
+
+
+def test_a_superset_attack_that_wins_or_ties_is_sound() -> None:
+    assert warned(cell("full", 0.9, FULL), cell("lora", 0.5, LORA), cell("frozen_mlp", 0.3, ATTENTION)) == []
+    assert warned(cell("full", 0.5, FULL, noise=0.2), cell("lora", 0.51, LORA, noise=0.2)) == []
+
+
+def test_the_strongest_attack_on_the_same_targets_speaks_for_all() -> None:
+    assert warned(cell("mezo", 0.1, FULL), cell("full", 0.9, FULL), cell("lora", 0.5, LORA)) == []
+
+
+def test_records_that_name_no_targets_say_nothing() -> None:
+    assert warned(cell("full", 0.3, []), cell("lora", 0.9, [])) == []
+
+
+def test_a_lock_whose_every_attack_collapsed_for_nothing_is_not_called_safe() -> None:
+    (text,) = warned(cell("full", -0.4, FULL, attacked_utility=0.5))
+    assert text.startswith("the worst attack, full, collapsed")
+    assert warned(cell("full", 0.4, FULL, attacked_utility=0.5)) == []
+
+
+def test_containment_is_by_whole_path_components() -> None:
+    assert contains(FULL, LORA)
+    assert contains(FULL, FULL)
+    assert not contains(LORA, FULL)
+    assert not contains(["layers.10.mlp.weight"], ["layers.1"])
+    assert not contains(FULL, [])
