@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.provenance import Weights
+from harness.search.curve import SearchCurve
 from harness.sections import Flag, Point, Severity, Utilities
 
 MIN_SHARE = 0.001
@@ -54,6 +55,7 @@ def check(
     weights: Weights,
     defense: str,
     utility: Utilities | None = None,
+    searches: Mapping[str, SearchCurve | None] | None = None,
 ) -> list[Flag]:
     """All findings on one cell, errors first.
 
@@ -63,11 +65,13 @@ def check(
         weights: digests of every model that was scored.
         defense: name of the lock; `none` may leave the base as it is.
         utility: to say whether the attacked model collapsed.
+        searches: by side; to say whether they were alike and found anything.
     """
     flags = [flag for run in attacked for flag in run_flags(run, "attack")]
     flags += [flag for run in reference for flag in run_flags(run, "reference")]
     flags += [flag for run in reference for flag in loss_flags(run)]
     flags += digest_flags(weights, defense)
+    flags += search_flags({side: found for side, found in (searches or {}).items() if found is not None})
     if utility is not None and utility.collapsed:
         kept = utility.attacked.retention if utility.attacked else None
         detail = f"the attacked model keeps {kept or 0:.2f} of the base's utility, less than {1 - utility.eps:g}"
@@ -143,6 +147,21 @@ def trajectory_flags(run: RunSummary) -> list[Flag]:
         if rise > 0 and last > STILL_RISING * rise:
             detail = f"attack: the last leg brought {last / rise:.0%} of the rise; the budget may be too short"
             flags.append(_flag("still_rising", "info", detail))
+    return flags
+
+
+def search_flags(searches: Mapping[str, SearchCurve]) -> list[Flag]:
+    """Searches of different lengths, which compare unlike attackers, and searches that found nothing."""
+    flags = []
+    lengths = {side: len(found.trials) for side, found in searches.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{side} {length}" for side, length in lengths.items())
+        flags.append(_flag("unequal_searches", "error", f"not the same number of trials: {shown}"))
+    for side, found in searches.items():
+        if found.chosen is None:
+            last = found.trials[-1].reason if found.trials else "there was none"
+            flags.append(_flag("search_failed", "warning", f"{side}: no trial was complete (the last: {last}); the "
+                               "attack used the settings as given"))  # fmt: skip
     return flags
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, ItemScore, LockContext, Released, Split, Task
 from harness.progress import Progress
+from harness.search.curve import SearchCurve
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.utility import UtilityScores, evaluate_utility
@@ -156,7 +158,7 @@ class Workshop:
         def make(entry: Path, work: Path) -> None:
             items = [as_item(score, role, None) for score in self._score(task, released, "test")]
             write_items(entry / "items.parquet", items)
-            _write(entry / "scores.json", {"selection": main_score(task, self._score(task, released, "selection"))})
+            _write(entry / "scores.json", {"selection": self.selection(task, released)})
 
         folder, _ = self.cache.get_or_make("scores", key, make)
         items = [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
@@ -164,26 +166,26 @@ class Workshop:
 
     # -- attacks -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None
-    ) -> Run:
+    def run(self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None,
+            searched: SearchCurve | None = None) -> Run:  # fmt: skip
         """Attack `target` once: role `attacked` on the locked model, `reference` on the base.
+
+        A search before it (`searched`) has chosen the settings, and its cost is on this attacker's bill.
 
         Raises:
             Outcome: out of memory, over budget, or unavailable on this machine.
         """
-        for requirement in registry.attacks().get(spec.attack["name"]).requires:
-            if reason := probes.check(requirement):
-                raise Unavailable(reason)
+        self.require(spec)
         seed = derive(spec.seed, role, replicate)
-        key = {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
-               "budget": spec.budget.model_dump(mode="json"), "bf16": self.bf16(spec, target.model),
-               "dtype": spec.model.dtype, "device": self.device(spec),
-               "utility": spec.utility.model_dump(mode="json")}  # fmt: skip
+        if searched is not None:
+            spec = spec.model_copy(update={"attack": searched.attack})
+        key = {**self.attack_key(spec, task, target, seed), "utility": spec.utility.model_dump(mode="json"),
+               **({"search": digest_of(searched)} if searched is not None else {})}  # fmt: skip
 
         def make(entry: Path, work: Path) -> None:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
-            self._attack(spec, task, target, role, seed, secret, entry, work)
+            meter = Meter(spec.budget, spent={"search": searched.bill} if searched is not None else None)
+            self._attack(spec, task, target, role, seed, secret, meter, entry, work)
 
         folder, _ = self.cache.get_or_make("runs", key, make)
         saved = json.loads((folder / "run.json").read_text())
@@ -191,27 +193,57 @@ class Workshop:
         saved["utility"] = UtilityScores.model_validate(saved["utility"])
         return Run(items=read_items(folder / "items.parquet"), **saved)
 
-    def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
-                entry: Path, work: Path) -> None:  # fmt: skip
+    def attack_key(self, spec: Spec, task: Task, target: Released, seed: int) -> dict[str, Any]:
+        """What an attack's outcome depends on."""
+        return {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
+                "budget": spec.budget.model_dump(mode="json"), "bf16": self.bf16(spec, target.model),
+                "dtype": spec.model.dtype, "device": self.device(spec)}  # fmt: skip
+
+    def require(self, spec: Spec) -> None:
+        """See that this machine has what the attack needs.
+
+        Raises:
+            Unavailable: it does not; the reason names what is missing.
+        """
+        for requirement in registry.attacks().get(spec.attack["name"]).requires:
+            if reason := probes.check(requirement):
+                raise Unavailable(reason)
+
+    def fine_tune(
+        self, spec: Spec, task: Task, target: Released, seed: int, meter: Meter, folder: Path, secret: Path | None,
+        report: Callable[[float], None] = lambda score: None,
+    ) -> tuple[Attacked, Released]:  # fmt: skip
+        """Attack `target` on `meter`, and give the attacked model in the target's place; nothing is scored after.
+
+        `report` is told the selection score at each point of the trajectory; what it raises ends the attack.
+        """
         from harness.models.digest import weights_digest
 
-        attack, meter = spec.build_attack(), Meter(spec.budget)
-        context = AttackContext(seed=seed, device=self.device(spec), folder=work, meter=meter, data_dir=self.data_dir,
-                                bf16=self.bf16(spec, target.model), progress=self.progress, task=task, secret=secret,
-                                probe=self._probe(task, target))  # fmt: skip
+        def probe(model: PreTrainedModel) -> float:
+            score = self.selection(task, dataclasses.replace(target, model=model))
+            report(score)
+            return score
+
+        context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
+                                data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
+                                task=task, secret=secret, probe=probe)  # fmt: skip
+        attacked = spec.build_attack().attack(target, context)
+        attacked.model.eval()
+        return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
+                                             name=f"{target.name}, attacked")  # fmt: skip
+
+    def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
+                meter: Meter, entry: Path, work: Path) -> None:  # fmt: skip
         try:
-            attacked: Attacked = attack.attack(target, context)
+            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret)
         except Outcome as outcome:
             outcome.bills, outcome.role = dict(meter.bills), role
             raise
-        attacked.model.eval()
-        digest = weights_digest(attacked.model)
-        after = dataclasses.replace(target, model=attacked.model, digest=digest, name=f"{target.name}, attacked")
         write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
         _write(entry / "run.json", {
-            "seed": seed, "digest": digest, "targets": list(attacked.targets), "report": attacked.report,
-            "selection_score": main_score(task, self._score(task, after, "selection")),
+            "seed": seed, "digest": after.digest, "targets": list(attacked.targets), "report": attacked.report,
+            "selection_score": self.selection(task, after),
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
             "training": training,
@@ -237,15 +269,13 @@ class Workshop:
             return spec.precision == "bf16"
         return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
 
+    def selection(self, task: Task, released: Released) -> float:
+        """Score on the selection split."""
+        return main_score(task, self._score(task, released, "selection"))
+
     def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
         released.model.eval()
         return task.score(released, split)
-
-    def _probe(self, task: Task, target: Released) -> Any:
-        def probe(model: PreTrainedModel) -> float:
-            return main_score(task, task.score(dataclasses.replace(target, model=model), "selection"))
-
-        return probe
 
     def _corpus(self, name: str, split: str) -> list[str]:
         """What a lock may read: the corpus's training documents, every `LOCK_HELDOUT`th kept for the lock's own checks.

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import canonical_json
+from harness.record import Record
 from harness.robustness import Cell
 from harness.scoring import costs_to_recover, task_numbers, utilities
+from harness.search.curve import curve
 from harness.settings import Settings
 from leaderboards.load import load_results
 
@@ -61,7 +63,21 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
     if record.cost_to_recover:
         costs = costs_to_recover(record.trajectory, record.reference_trajectory)
         pairs["cost_to_recover"] = (record.cost_to_recover, costs)
+    pairs |= _search(record)
     return [mismatch for name, (ours, theirs) in pairs.items() for mismatch in _compare(record.id, name, ours, theirs)]
+
+
+def _search(record: Record) -> dict[str, tuple[Any, Any]]:
+    """What follows from the trials: the best so far, the choice, and the bill `search`."""
+    if record.search is None:
+        return {}
+    given = record.spec["attack"]
+    curves = {side: found for side in ("attacked", "reference") if (found := getattr(record.search, side)) is not None}
+    pairs = {f"search.{side}": (found, curve(found.trials, given if isinstance(given, dict) else {}))
+             for side, found in curves.items()}  # fmt: skip
+    if record.cost.search is not None and "attacked" in curves:
+        pairs["cost.search"] = (record.cost.search, curves["attacked"].bill)
+    return pairs
 
 
 def _compare(cell: str, field: str, recorded: Any, recomputed: Any) -> list[Mismatch]:
