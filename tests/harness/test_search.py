@@ -92,10 +92,10 @@ def test_without_a_search_the_cell_is_the_one_it_always_was() -> None:
     plain = resolve({"attack": "full"})
     assert "search" not in plain.model_dump()
     assert plain.id == resolve({"attack": "full", "search": {"sampler": "random", "trials": 0}}).id
-    ids = {resolve({"attack": "full", "search": search}).id
-           for search in ({"trials": 3}, {"trials": 4}, {"trials": 3, "sampler": "random"},
-                          {"trials": 3, "pruner": False},
-                          {"trials": 3, "space": {"learning_rate": {"kind": "uniform", "low": 0.1, "high": 0.2}}})}  # fmt: skip
+    rates = {"learning_rate": {"kind": "uniform", "low": 0.1, "high": 0.2}}
+    searches = [{"trials": 3}, {"trials": 4}, {"trials": 3, "sampler": "random"}, {"trials": 3, "pruner": False},
+                {"trials": 3, "space": rates}]  # fmt: skip
+    ids = {resolve({"attack": "full", "search": search}).id for search in searches}
     assert len(ids | {plain.id}) == 6
 
 
@@ -240,6 +240,10 @@ def test_killed_and_resumed_it_is_the_search_it_would_have_been(tmp_path: Path, 
         journal.write(b'{"op_code":5,"worker')
     assert told(searched(folder, killed, sampler=sampler)) == told(straight)
     assert len(calls) == 13  # what had been done was not done again
+
+
+def test_a_search_of_one_trial_is_the_settings_as_given(tmp_path: Path) -> None:
+    assert searched(tmp_path, trials=1).attack == GIVEN
 
 
 def test_another_seed_proposes_other_settings(tmp_path: Path) -> None:
