@@ -37,7 +37,7 @@ class LoRA(Attack):
     settings: LoRASettings
 
     def search_space(self) -> Space:
-        """The training knobs, and the rank."""
+        """The training knobs, and the rank; lora_alpha / r scales like the learning rate, which is searched."""
         return {**super().search_space(), "r": Choice(values=(8, 16, 32, 64, 128))}
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:

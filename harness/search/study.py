@@ -37,7 +37,10 @@ class Dead(Exception):
 
 
 class Asked:
-    """A proposed trial; `report` is called at each point of its trajectory, the untouched start first."""
+    """A proposed trial; `report` is called at each point of its trajectory, the untouched start first.
+
+    A point is a share of the schedule and not a step, so that trials of different lengths can be compared.
+    """
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial, self._point = trial, -1
