@@ -12,7 +12,7 @@ from harness.files import canonical_json
 from harness.record import Record
 from harness.robustness import Cell
 from harness.scoring import costs_to_recover, task_numbers, utilities
-from harness.search.curve import curve
+from harness.search.curve import curve as curve_of
 from harness.settings import Settings
 from leaderboards.load import load_results
 
@@ -72,11 +72,11 @@ def _search(record: Record) -> dict[str, tuple[Any, Any]]:
     if record.search is None:
         return {}
     given = record.spec["attack"]
-    curves = {side: found for side in ("attacked", "reference") if (found := getattr(record.search, side)) is not None}
-    pairs = {f"search.{side}": (found, curve(found.trials, given if isinstance(given, dict) else {}))
-             for side, found in curves.items()}  # fmt: skip
-    if record.cost.search is not None and "attacked" in curves:
-        pairs["cost.search"] = (record.cost.search, curves["attacked"].bill)
+    found = {side: curve for side in ("attacked", "reference") if (curve := getattr(record.search, side)) is not None}
+    made = {side: curve_of(old.trials, given if isinstance(given, dict) else {}) for side, old in found.items()}
+    pairs: dict[str, tuple[Any, Any]] = {f"search.{side}": (found[side], made[side]) for side in found}
+    if record.cost.search is not None and "attacked" in made:
+        pairs["cost.search"] = (record.cost.search, made["attacked"].bill)
     return pairs
 
 
