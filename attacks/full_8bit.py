@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attacks.full import FullFineTuning, FullSettings
 from harness.plugins import AttackContext, Attacked, Released
 
@@ -9,8 +11,8 @@ from harness.plugins import AttackContext, Attacked, Released
 class EightBitSettings(FullSettings):
     """`full`'s settings with bitsandbytes' block-wise 8-bit AdamW."""
 
-    optim: str = "adamw_8bit"
-    """Optimizer by name (harness.optimizers)."""
+    optim: Literal["adamw_8bit"] = "adamw_8bit"
+    """Optimizer: the one that this attack is about."""
 
 
 class EightBitFineTuning(FullFineTuning):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.search.space import Choice, Space
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,10 @@ class LoRA(Attack):
 
     Settings = LoRASettings
     settings: LoRASettings
+
+    def search_space(self) -> Space:
+        """The training knobs, and the rank; lora_alpha / r scales like the learning rate, which is searched."""
+        return {**super().search_space(), "r": Choice(values=(8, 16, 32, 64, 128))}
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from attacks.sampling import sample_blocks
 from attacks.share import Share
 from harness.finetune import task_batches
 from harness.meters.memory import module_bytes
 from harness.models.families import find_mlps
 from harness.packing import PackedBlocks
+from harness.sampling import sample_blocks
 from harness.seeds import derive
 from harness.train_settings import TrainSettings
 from harness.training import Batch, train

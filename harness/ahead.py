@@ -55,6 +55,7 @@ def pieces(spec: Spec) -> list[Piece]:
 
 def make(piece: Piece, workshop: Workshop) -> None:
     """Make one piece, into the cache."""
+    from harness.search.attacker import search
     from harness.spec import Spec
 
     spec = Spec.parse(piece.spec, "spec")
@@ -64,10 +65,13 @@ def make(piece: Piece, workshop: Workshop) -> None:
         workshop.scores(spec, task, base, "base")
         workshop.utility(spec, base)
     elif piece.kind == "reference":
-        workshop.run(spec, task, base, "reference", piece.replicate)
+        found = search(workshop, spec, task, lambda: workshop.base(spec), "reference")
+        workshop.run(spec, task, base, "reference", piece.replicate, None, found)
     else:
         lock = workshop.lock(spec, base)
-        workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, workshop.secret(spec, lock))
+        secret = workshop.secret(spec, lock)
+        found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), "attacked", secret)
+        workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, secret, found)
 
 
 class _Messages(Progress):

@@ -30,7 +30,7 @@ class Budget(Settings):
     seconds: float | None = Field(None, gt=0)
     """Wall-clock seconds."""
     trials: int | None = Field(None, gt=0)
-    """Search trials."""
+    """Search trials; given without `search.trials`, as many are made."""
     examples: int | None = Field(None, gt=0)
     """Distinct training examples (task documents) the attacker may see."""
 
@@ -50,6 +50,22 @@ class Budget(Settings):
                 raise UsageError(f"budget.{key} is given twice in {text!r}")
             values[key] = _number(key, value)
         return cls.parse(values, "budget")
+
+    def part(self, parts: int) -> Budget:
+        """One of `parts` equal parts of what adds up (steps, tokens, FLOPs, seconds); memory and examples are whole.
+
+        Raises:
+            UsageError: a part has not one step or token.
+        """
+        for name in ("steps", "tokens"):
+            limit = getattr(self, name)
+            if limit is not None and limit < parts:
+                raise UsageError(f"budget.{name}={limit} has not one for each of {parts - 1} trials and the attack")
+        cut: dict[str, float | None] = {
+            "steps": self.steps and self.steps // parts, "tokens": self.tokens and self.tokens // parts,
+            "flops": self.flops and self.flops / parts, "seconds": self.seconds and self.seconds / parts,
+        }  # fmt: skip
+        return self.model_copy(update={**cut, "trials": None})
 
 
 def _number(key: str, text: str) -> float:

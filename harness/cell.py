@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ from harness.bill import total
 from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write, confined
-from harness.items import Item
+from harness.items import Item, Side
 from harness.plugins import Released, Task
 from harness.record import Record, read_record, write_record
+from harness.search.attacker import search
+from harness.search.curve import SearchCurve, Searches
 from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.spec import Spec
 from harness.threads import threads_for
@@ -41,6 +44,7 @@ class Draft:
     chances: dict[str, float | None] = field(default_factory=dict)
     attacked: list[Run] = field(default_factory=list)
     reference: list[Run] = field(default_factory=list)
+    searches: dict[str, SearchCurve | None] = field(default_factory=dict)
     ended: Outcome | None = None
     log: list[str] = field(default_factory=list)
 
@@ -84,7 +88,7 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
 
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
-    spec, task = draft.spec, draft.task
+    spec = draft.spec
     ahead = workshop.ahead if workshop.device(spec) == "cpu" else None
     if ahead is not None:
         ahead.start()
@@ -100,12 +104,20 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
     secret = workshop.secret(spec, lock)
-    for replicate in range(spec.replicates):  # the reference first: it is what other cells share
-        run = workshop.run(spec, task, workshop.base(spec), "reference", replicate)
-        _take(draft, draft.reference, run, None)
+    _attacks(draft, workshop, "reference", lambda: workshop.base(spec), None)  # first: other cells share it
+    _attacks(draft, workshop, "attacked", lambda: workshop.locked(spec, lock), secret)
+
+
+def _attacks(draft: Draft, workshop: Workshop, role: Side, fresh: Callable[[], Released], secret: Path | None) -> None:
+    spec, task = draft.spec, draft.task
+    found = search(workshop, spec, task, fresh, role, secret)
+    draft.searches[role] = found
     for replicate in range(spec.replicates):
-        run = workshop.run(spec, task, workshop.locked(spec, lock), "attacked", replicate, secret)
-        _take(draft, draft.attacked, run, "attacked")
+        run = workshop.run(spec, task, fresh(), role, replicate, secret, found)
+        if role == "attacked":
+            _take(draft, draft.attacked, run, role)
+        else:
+            _take(draft, draft.reference, run, None)
 
 
 def _untouched(draft: Draft, workshop: Workshop, released: Released, side: Any) -> None:
@@ -146,7 +158,8 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         attacked=[run.digest for run in draft.attacked], reference=[run.digest for run in draft.reference])  # fmt: skip
     flags = validity.check(
         attacked=_summaries(draft, draft.attacked, 1), reference=_summaries(draft, draft.reference, 0),
-        weights=weights, defense=spec.defense["name"], utility=utility, gain=numbers.gain)  # fmt: skip
+        weights=weights, defense=spec.defense["name"], utility=utility, gain=numbers.gain,
+        searches=draft.searches)  # fmt: skip
     threads = threads_for(draft.parameters[0]) if draft.parameters[0] else None
     source = provenance.collect(
         started=draft.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()}, weights=weights,
@@ -158,7 +171,8 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,
         reference_gain=numbers.reference_gain, recovery=numbers.recovery, cost=_costs(draft),
         cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {}, trajectory=trajectory,
-        reference_trajectory=reference, validity=flags, provenance=source)  # fmt: skip
+        reference_trajectory=reference, search=Searches(**draft.searches) if spec.search.trials else None,
+        validity=flags, provenance=source)  # fmt: skip
     return write_record(folder, record, draft.items, _log(draft, record))
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.budget import Budget
+from harness.search.space import Space, training_space
 from harness.settings import Settings
+from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -149,6 +151,13 @@ class Attack(Plugin):
     knowledge: ClassVar[Knowledge] = Knowledge.RECIPE
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
+
+    def search_space(self) -> Space:
+        """What a search may vary: a distribution (`harness.search.space`) by setting, around the settings as given.
+
+        Every attack whose settings are training knobs has those; others declare their own, or cannot be searched.
+        """
+        return training_space(self.settings) if isinstance(self.settings, TrainSettings) else {}
 
     @abstractmethod
     def attack(self, released: Released, context: AttackContext) -> Attacked:

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from harness.settings import Settings
 
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "lm_eval", "deepspeed", "bitsandbytes", "numpy")
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "lm_eval", "deepspeed", "bitsandbytes", "numpy",
+            "optuna")  # fmt: skip
 """Packages that can change a number."""
 
 Digest = str

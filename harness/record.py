@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.files import atomic_write_text, sha256
 from harness.items import Item, write_items
 from harness.provenance import Provenance
+from harness.search.curve import Searches
 from harness.sections import (
     Costs,
     CostToRecover,
@@ -74,6 +75,8 @@ class Record(Settings):
     """The attack's first seed, from the untouched locked model on."""
     reference_trajectory: list[Point] = Field(default_factory=list)
     """The reference's first seed, from the untouched base on."""
+    search: Searches | None = None
+    """The attacker's searches, trial by trial; null where the spec asks for none."""
     validity: list[Flag] = Field(default_factory=list)
     """What the validity checks found."""
     provenance: Provenance = Provenance()

@@ -12,6 +12,7 @@ outcome is excluded and listed.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def robustness(cells: Sequence[Cell]) -> Robustness:
     Args:
         cells: all of them, whatever their outcome.
     """
-    by_attack, memory, excluded = _sort(cells, labels([cell.record.spec["attack"] for cell in cells]))
+    by_attack, memory, excluded = _sort(cells, labels([attack_of(cell.record) for cell in cells]))
     measured = {label: _merge(group) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
     references |= {label: models["reference"] for label, group in memory.items()
@@ -107,6 +108,16 @@ def robustness(cells: Sequence[Cell]) -> Robustness:
     worst = outcomes[0].label if outcomes and ranked.value is not None else None
     return Robustness(robustness=ranked, worst_attack=worst, bounded=bounded, best_reference=best, attacks=outcomes,
                       excluded=excluded)  # fmt: skip
+
+
+def attack_of(record: Record) -> dict[str, Any]:
+    """The attack with its settings and, where it searched, how: one that did not search is another attacker."""
+    search, attack = record.spec.get("search"), _settings(record.spec["attack"])
+    if not isinstance(search, Mapping) or not search.get("trials"):
+        return attack
+    how = "" if search.get("pruner") else " unpruned"
+    space = hashlib.sha256(canonical_json(search.get("space")).encode()).hexdigest()[:6]
+    return {**attack, "search": f"{search['trials']} trials by {search.get('sampler')}{how} in space {space}"}
 
 
 def labels(chosen: Sequence[Any]) -> dict[str, str]:
@@ -141,7 +152,7 @@ def _sort(
     memory: dict[str, list[Cell]] = defaultdict(list)
     excluded, ground = [], None
     for cell in cells:
-        record, label = cell.record, label_of(known, cell.record.spec["attack"])
+        record, label = cell.record, label_of(known, attack_of(cell.record))
         base = sides(cell.items, record.task.metric).get("base")
         reason = _why_not(record)
         if reason is None and record.status == "out_of_memory" and base is None:

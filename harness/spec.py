@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
 
 from harness import registry
 from harness.budget import Budget
@@ -20,6 +20,7 @@ from harness.corpus import Corpus
 from harness.errors import UsageError
 from harness.models.gate import check_folder
 from harness.plugins import Attack, Defense, Plugin, Task
+from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings
 from harness.utility.spec import UtilitySpec
 
@@ -58,6 +59,8 @@ class Spec(Settings):
     """Root seed; every seed in the cell derives from it."""
     budget: Budget = Budget()
     """What the attacker may spend, on the lock and on the base alike."""
+    search: SearchSpec = SearchSpec()
+    """The attacker's hyper-parameter search; absent from the spec and its hash where there is none."""
     replicates: int = Field(2, gt=0, le=100)
     """Attack seeds in this cell: the attack, and the reference, are each run this many times."""
     corpus: Corpus = "python_docs"
@@ -68,6 +71,14 @@ class Spec(Settings):
     """auto, cpu, cuda or cuda:N."""
     utility: SerializeAsAny[UtilitySpec] = UtilitySpec()
     """What the released model must still do."""
+
+    @model_serializer(mode="wrap")
+    def _without_idle_search(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A sampler that is never asked decides nothing: cells without a search are the same cell whatever it says."""
+        values: dict[str, Any] = serialize(self)
+        if not self.search.trials and self.budget.trials is None:
+            del values["search"]
+        return values
 
     @property
     def id(self) -> str:
@@ -122,7 +133,9 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     values["model"] = _with_digest(_named(values.get("model", {}), "model"))
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
-    return Spec.parse(values, "spec")
+    spec = Spec.parse(values, "spec")
+    search = planned(spec.search, spec.budget, spec.build_attack(), spec.attack["name"])
+    return spec.model_copy(update={"search": search})
 
 
 def layers(config: Path | None, environment: Mapping[str, str], command_line: Mapping[str, Any],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.provenance import Weights
+from harness.search.curve import SearchCurve
 from harness.sections import Flag, Interval, Point, Severity, Utilities, Utility
 
 MIN_SHARE = 0.001
@@ -61,6 +62,7 @@ def check(
     defense: str,
     utility: Utilities | None = None,
     gain: Interval | None = None,
+    searches: Mapping[str, SearchCurve | None] | None = None,
 ) -> list[Flag]:
     """All findings on one cell, errors first.
 
@@ -71,11 +73,13 @@ def check(
         defense: name of the lock; `none` may leave the base as it is.
         utility: to say whether the attacked model, or the locked one, collapsed.
         gain: what the attack gained on the locked model's own score, to say whether a collapsed one gained anything.
+        searches: by side; to say whether they were alike and found anything.
     """
     flags = [flag for run in attacked for flag in run_flags(run, "attack")]
     flags += [flag for run in reference for flag in run_flags(run, "reference")]
     flags += [flag for run in reference for flag in loss_flags(run)]
     flags += digest_flags(weights, defense)
+    flags += search_flags({side: found for side, found in (searches or {}).items() if found is not None})
     flags += share_flags(attacked, reference)
     if utility is not None:
         flags += collapse_flags(utility, gain)
@@ -195,6 +199,21 @@ def _lost(model: Utility | None, eps: float) -> bool:
 def _keeps(model: Utility | None, eps: float) -> str:
     kept = model.retention if model is not None and model.retention is not None else 0.0
     return f"keeps {kept:.2f} of the base's utility, less than {1 - eps:g}"
+
+
+def search_flags(searches: Mapping[str, SearchCurve]) -> list[Flag]:
+    """Searches of different lengths, which compare unlike attackers, and searches that found nothing."""
+    flags = []
+    lengths = {side: len(found.trials) for side, found in searches.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{side} {length}" for side, length in lengths.items())
+        flags.append(_flag("unequal_searches", "error", f"not the same number of trials: {shown}"))
+    for side, found in searches.items():
+        if found.chosen is None:
+            last = found.trials[-1].reason if found.trials else "there was none"
+            flags.append(_flag("search_failed", "warning", f"{side}: no trial was complete (the last: {last}); the "
+                               "attack used the settings as given"))  # fmt: skip
+    return flags
 
 
 def _flag(flag: str, severity: Severity, detail: str) -> Flag:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, ItemScore, Knowledge, LockContext, Released, Split, Task
 from harness.progress import Progress
+from harness.search.curve import SearchCurve
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.threads import threads_for, torch_threads
@@ -111,7 +113,7 @@ class Workshop:
             _write(entry / "lock.json", {"digest": digest, "bill": meter.bills["lock"].model_dump(mode="json"),
                                          "report": locked.report})  # fmt: skip
 
-        folder, hit = self._entry("locks", base, key, make)
+        folder, hit = self.entry("locks", base, key, make)
         saved = json.loads((folder / "lock.json").read_text())
         return Lock(folder=folder, digest=saved["digest"], bill=Bill(**saved["bill"]), report=saved["report"],
                     seconds_saved=hit)  # fmt: skip
@@ -141,7 +143,7 @@ class Workshop:
             scores = evaluate_utility(released, spec.utility, self.data_dir)
             _write(entry / "utility.json", scores.model_dump(mode="json"))
 
-        folder, _ = self._entry("utility", released, key, make)
+        folder, _ = self.entry("utility", released, key, make)
         return UtilityScores.model_validate_json((folder / "utility.json").read_text())
 
     def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
@@ -154,7 +156,7 @@ class Workshop:
             blocks = heldout_blocks(base.tokenizer, spec.utility, self.data_dir)
             _write(entry / "fidelity.json", fidelity(base, locked, blocks))
 
-        folder, _ = self._entry("fidelity", base, key, make)
+        folder, _ = self.entry("fidelity", base, key, make)
         found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
         return found
 
@@ -166,59 +168,89 @@ class Workshop:
             items = [as_item(score, role, None) for score in self._score(task, released, "test")]
             write_items(entry / "items.parquet", items)
 
-        folder, _ = self._entry("scores", released, key, make)
+        folder, _ = self.entry("scores", released, key, make)
         return [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
 
     # -- attacks -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None
-    ) -> Run:
+    def run(self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None,
+            searched: SearchCurve | None = None) -> Run:  # fmt: skip
         """Attack `target` once: role `attacked` on the locked model, `reference` on the base.
+
+        A search before it (`searched`) has chosen the settings, and its cost is on this attacker's bill.
 
         Raises:
             Outcome: out of memory, over budget, or unavailable on this machine.
         """
-        for requirement in registry.attacks().get(spec.attack["name"]).requires:
-            if reason := probes.check(requirement):
-                raise Unavailable(reason)
+        self.require(spec)
         seed = derive(spec.seed, role, replicate)
-        key = {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
-               "budget": spec.budget.model_dump(mode="json"), "bf16": self.bf16(spec, target.model),
-               "dtype": spec.model.dtype, "device": self.device(spec),
-               "utility": spec.utility.model_dump(mode="json")}  # fmt: skip
+        if searched is not None:
+            spec = spec.model_copy(update={"attack": searched.attack})
+        key = {**self.attack_key(spec, task, target, seed), "utility": spec.utility.model_dump(mode="json"),
+               **({"search": digest_of(searched)} if searched is not None else {})}  # fmt: skip
 
         def make(entry: Path, work: Path) -> None:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
-            self._attack(spec, task, target, role, seed, secret, entry, work)
+            meter = Meter(spec.budget, spent={"search": searched.bill} if searched is not None else None)
+            self._attack(spec, task, target, role, seed, secret, meter, entry, work)
 
-        folder, _ = self._entry("runs", target, key, make)
+        folder, _ = self.entry("runs", target, key, make)
         saved = json.loads((folder / "run.json").read_text())
         saved["bills"] = {stage: Bill(**bill) for stage, bill in saved["bills"].items()}
         saved["utility"] = saved["utility"] and UtilityScores.model_validate(saved["utility"])
         return Run(items=read_items(folder / "items.parquet"), **saved)
 
-    def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
-                entry: Path, work: Path) -> None:  # fmt: skip
+    def attack_key(self, spec: Spec, task: Task, target: Released, seed: int) -> dict[str, Any]:
+        """What an attack's outcome depends on."""
+        return {"model": target.digest, "attack": spec.attack, "task": spec.task, "data": task.digest(), "seed": seed,
+                "budget": spec.budget.model_dump(mode="json"), "bf16": self.bf16(spec, target.model),
+                "dtype": spec.model.dtype, "device": self.device(spec)}  # fmt: skip
+
+    def require(self, spec: Spec) -> None:
+        """See that this machine has what the attack needs.
+
+        Raises:
+            Unavailable: it does not; the reason names what is missing.
+        """
+        for requirement in registry.attacks().get(spec.attack["name"]).requires:
+            if reason := probes.check(requirement):
+                raise Unavailable(reason)
+
+    def fine_tune(
+        self, spec: Spec, task: Task, target: Released, seed: int, meter: Meter, folder: Path, secret: Path | None,
+        report: Callable[[float], None] = lambda score: None,
+    ) -> tuple[Attacked, Released]:  # fmt: skip
+        """Attack `target` on `meter`, and give the attacked model in the target's place; nothing is scored after.
+
+        `report` is told the selection score at each point of the trajectory; what it raises ends the attack.
+        """
         from harness.models.digest import weights_digest
 
-        attack, meter = spec.build_attack(), Meter(spec.budget)
-        context = AttackContext(seed=seed, device=self.device(spec), folder=work, meter=meter, data_dir=self.data_dir,
-                                bf16=self.bf16(spec, target.model), progress=self.progress, task=task, secret=secret,
-                                probe=self._probe(task, target))  # fmt: skip
+        def probe(model: PreTrainedModel) -> float:
+            scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
+            report(score := main_score(task, scored))
+            return score
+
+        context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
+                                data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
+                                task=task, secret=secret, probe=probe)  # fmt: skip
+        attacked = spec.build_attack().attack(target, context)
+        attacked.model.eval()
+        return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
+                                             name=f"{target.name}, attacked")  # fmt: skip
+
+    def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
+                meter: Meter, entry: Path, work: Path) -> None:  # fmt: skip
         try:
-            attacked: Attacked = attack.attack(target, context)
+            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret)
         except Outcome as outcome:
             outcome.bills, outcome.role = dict(meter.bills), role
             raise
-        attacked.model.eval()
-        digest = weights_digest(attacked.model)
-        after = dataclasses.replace(target, model=attacked.model, digest=digest, name=f"{target.name}, attacked")
         write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
         utility = None if role == "reference" else evaluate_utility(after, spec.utility, self.data_dir)
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
         _write(entry / "run.json", {
-            "seed": seed, "digest": digest, "targets": list(attacked.targets), "report": attacked.report,
+            "seed": seed, "digest": after.digest, "targets": list(attacked.targets), "report": attacked.report,
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
             "training": training, "utility": utility and utility.model_dump(mode="json"),
@@ -243,19 +275,16 @@ class Workshop:
             return spec.precision == "bf16"
         return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
 
+    def selection(self, task: Task, released: Released) -> float:
+        """Score on the selection split."""
+        return main_score(task, self._score(task, released, "selection"))
+
     def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
         released.model.eval()
         found = task.score(released, split)
         if not found:
             raise UsageError(f"{type(task).__name__} has too little data: there is no item in its split {split!r}")
         return found
-
-    def _probe(self, task: Task, target: Released) -> Any:
-        def probe(model: PreTrainedModel) -> float:
-            scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
-            return main_score(task, scored)
-
-        return probe
 
     def _corpus(self, name: str, split: str) -> list[str]:
         """What a lock may read: the corpus's training documents, every `LOCK_HELDOUT`th kept for the lock's own checks.
@@ -270,7 +299,7 @@ class Workshop:
     def _corpus_digest(self, spec: Spec) -> str:
         return digest_of(self._corpus(spec.corpus, "train"))
 
-    def _entry(self, kind: str, model: Released, key: dict[str, Any], make: Any) -> tuple[Path, bool]:
+    def entry(self, kind: str, model: Released, key: dict[str, Any], make: Any) -> tuple[Path, bool]:
         """The cache's entry, made on the threads that this model works on, which are part of its key."""
         threads = threads_for(model.model.num_parameters())
         with torch_threads(threads):

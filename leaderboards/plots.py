@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import Unavailable
 from harness.record import Record
-from harness.robustness import label_of, labels
+from harness.robustness import attack_of, label_of, labels
 from leaderboards.formats import visible
 from leaderboards.load import load_results
 
@@ -77,6 +77,35 @@ def trajectory_figure(records: Sequence[Record], output: Path) -> None:
     _save(figure, output)
 
 
+def search_figure(records: Sequence[Record], output: Path) -> None:
+    """Best score of each attacker's search against the number of trials; dashed on the base.
+
+    Args:
+        records: of one task; those without a search are left out.
+        output: a .png, .svg or .pdf file.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    plt = _pyplot()
+    searched = [record for record in records if record.search is not None]
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for index, record in enumerate(searched):
+        colour = _COLOURS[(index + 1) % len(_COLOURS)]
+        name = _plain(f"{record.name('defense')}, {record.name('attack')}, seed {record.spec['seed']}")
+        for side, style, label in (("attacked", "-", name), ("reference", "--", None)):
+            found = getattr(record.search, side)
+            trials = [trial for trial in found.trials if trial.best is not None] if found else []
+            axes.step([trial.number + 1 for trial in trials], [trial.best for trial in trials], style, where="post",
+                      color=colour, label=label)  # fmt: skip
+    axes.set_xlabel("trials (dashed: on the base)")
+    axes.set_ylabel(_plain(f"best score, selection split ({searched[0].task.unit})" if searched else "best score"))
+    if searched:
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    _save(figure, output)
+
+
 def heat_map(folder: Path, output: Path) -> None:
     """Recovery by defense and attack; cells without one say why.
 
@@ -132,10 +161,10 @@ def _frame(left: Axes, right: Axes, attacks: Sequence[str]) -> None:
 
 
 def _grid(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
-    defenses, attacks = (labels([record.spec[part] for record in records]) for part in ("defense", "attack"))
+    defenses, attacks = labels([r.spec["defense"] for r in records]), labels([attack_of(r) for r in records])
     grid: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        key = (label_of(defenses, record.spec["defense"]), label_of(attacks, record.spec["attack"]))
+        key = (label_of(defenses, record.spec["defense"]), label_of(attacks, attack_of(record)))
         grid.setdefault(key, []).append(record)
     return grid
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.files import canonical_json
 from harness.record import Record
-from harness.robustness import Cell, Excluded, Robustness, label_of, labels, robustness
+from harness.robustness import Cell, Excluded, Robustness, attack_of, label_of, labels, robustness
 from harness.scoring import THRESHOLDS
 from harness.sections import CostToRecover, Interval
 from harness.settings import Settings
@@ -141,8 +141,8 @@ def rank(cells: Sequence[Cell]) -> list[BoardRow]:
 def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
     """The rows of `cell_rows`."""
     records = [cell.record for cell in cells]
-    defenses, attacks = (labels([r.spec[part] for r in records]) for part in ("defense", "attack"))
-    rows = [_cell_row(r, label_of(defenses, r.spec["defense"]), label_of(attacks, r.spec["attack"])) for r in records]
+    defenses, attacks = labels([r.spec["defense"] for r in records]), labels([attack_of(r) for r in records])
+    rows = [_cell_row(r, label_of(defenses, r.spec["defense"]), label_of(attacks, attack_of(r))) for r in records]
     return sorted(rows, key=lambda row: (row.model, row.task, row.budget, row.defense, row.attack, row.seed, row.id))
 
 

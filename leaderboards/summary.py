@@ -19,8 +19,9 @@ _SIDES = ("base", "locked", "attacked", "reference")
 
 
 def cell_summary(record: Record) -> str:
-    """Utility, scores, gains and recovery, bills and flags; an outcome that is no success or failure comes first."""
-    parts = [_title(record), _outcome(record), _scores(record), _recovery(record), _bills(record), _flags(record)]
+    """Utility, scores, recovery, search, bills and flags; an outcome that is no success or failure comes first."""
+    parts = [_title(record), _outcome(record), _scores(record), _recovery(record), _search(record), _bills(record),
+             _flags(record)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,6 +90,29 @@ def _recovery(record: Record) -> str:
     table = _table(rows, ["", "value", "95 %", "from"])
     notes = dict.fromkeys(i.reason for i in (record.recovery, record.gain, record.reference_gain) if i.reason)
     return "\n".join([table, *(_wrap(f"({note})", "  ") for note in notes)])
+
+
+def _search(record: Record) -> str:
+    """Best score on the selection split against trials and FLOPs, on both models, and what was chosen."""
+    curves = [(side, getattr(record.search, side)) for side in _SIDES[2:] if getattr(record.search, side, None)]
+    rows, notes = [], []
+    for side, found in curves:
+        outcomes = [trial.outcome for trial in found.trials]
+        ends = [units.number(found.trials[index].best) for index in (0, -1)]
+        rows.append([side, *(str(outcomes.count(name)) for name in ("complete", "pruned", "failed")), *ends,
+                     units.count(found.bill.flops)])  # fmt: skip
+        steps = [f"{trial.number}: {units.number(trial.best)}" for trial in found.trials if trial.score == trial.best]
+        kept = [trial.params for trial in found.trials if trial.number == found.chosen]
+        settings = ", ".join(f"{key}={_short(value)}" for key, value in kept[0].items()) if kept else "as given"
+        notes += [_wrap(f"{side}, best so far by trial: {', '.join(steps) or '-'}; {settings}", "  ")]
+    if not curves:
+        return ""
+    header = ["search (selection split)", "complete", "pruned", "failed", "as given", "best", "FLOPs"]
+    return "\n".join([_table(rows, header), *notes])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _bills(record: Record) -> str:

@@ -15,6 +15,7 @@ from harness.recheck import Mismatch as Mismatch
 from harness.record import Record
 from harness.robustness import Cell
 from harness.scoring import EPS, costs_to_recover, task_numbers, utilities
+from harness.search.curve import curve as curve_of
 from harness.sections import Point
 from harness.settings import Settings
 from harness.validity import digest_flags
@@ -71,7 +72,7 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
     if record.cost_to_recover:
         costs = costs_to_recover(record.trajectory, record.reference_trajectory)
         pairs["cost_to_recover"] = (record.cost_to_recover, costs)
-    pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record)
+    pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record) | _search(record)
     return [mismatch for name, (ours, theirs) in pairs.items() for mismatch in _compare(record.id, name, ours, theirs)]
 
 
@@ -134,6 +135,19 @@ def _flags(record: Record) -> dict[str, tuple[Any, Any]]:
     wanted = {flag.flag for flag in digest_flags(weights, record.name("defense"))}
     wanted |= {"collapsed"} if record.utility.collapsed else set()
     return {f"validity.{flag}": ("absent", "present") for flag in sorted(wanted - have)}
+
+
+def _search(record: Record) -> dict[str, tuple[Any, Any]]:
+    """What follows from the trials: the best so far, the choice, and the bill `search`."""
+    if record.search is None:
+        return {}
+    given = record.spec["attack"]
+    found = {side: curve for side in ("attacked", "reference") if (curve := getattr(record.search, side)) is not None}
+    made = {side: curve_of(old.trials, given if isinstance(given, dict) else {}) for side, old in found.items()}
+    pairs: dict[str, tuple[Any, Any]] = {f"search.{side}": (found[side], made[side]) for side in found}
+    if record.cost.search is not None and "attacked" in made:
+        pairs["cost.search"] = (record.cost.search, made["attacked"].bill)
+    return pairs
 
 
 def _compare(cell: str, field: str, recorded: Any, recomputed: Any) -> list[Mismatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,16 +32,17 @@ class Meter:
     of the stage around it.
     """
 
-    def __init__(self, budget: Budget | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, budget: Budget | None = None, *, device: str = "cpu",
+                 spent: Mapping[str, Bill] | None = None) -> None:  # fmt: skip
         self.budget = budget or Budget()
-        self._bills: dict[str, Bill] = {}
+        self._bills: dict[str, Bill] = dict(spent or {})  # by stage, before this meter: a search's trials
         self._stage = "attack"
         self._depth = 0
         self._paused = 0
         self._mark = 0.0
         self._energy = Energy(device)
         self._energy_mark = 0.0
-        self._joules: dict[str, float] = {}
+        self._joules = {stage: bill.energy_joules or 0.0 for stage, bill in self._bills.items()}
         self._seen: dict[Hashable, int] = {}
 
     @contextmanager

@@ -146,8 +146,8 @@ def test_refusal_and_resolution_import_no_torch() -> None:
     code = (
         "import sys; from harness.cli.main import main; "
         "assert main(['run', '--attack', 'loar']) == 2; assert main(['run', '--defense', 'dlr', '--dry-run']) == 0; "
-        "assert main(['list']) == 0; "
-        "bad = {'torch', 'transformers', 'numpy', 'datasets', 'pandas'} & set(sys.modules); "
+        "assert main(['run', '--set', 'search.trials=3', '--dry-run']) == 0; assert main(['list']) == 0; "
+        "bad = {'torch', 'transformers', 'numpy', 'datasets', 'pandas', 'optuna'} & set(sys.modules); "
         "assert not bad, bad"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from record_factory import make_cell, write_cell
 
+from harness.bill import Bill
 from harness.errors import Unavailable
-from leaderboards.plots import board_figure, heat_map, trajectory_figure
+from harness.search.curve import Searches, Trial, curve
+from leaderboards.plots import board_figure, heat_map, search_figure, trajectory_figure
 
 
 @pytest.fixture
@@ -37,6 +39,18 @@ def test_trajectories_are_drawn_for_attack_and_reference(tmp_path: Path) -> None
     pytest.importorskip("matplotlib")
     trajectory_figure([make_cell().record, make_cell(defense="none").record], tmp_path / "t.svg")
     assert "lora, seed 0" in (tmp_path / "t.svg").read_text()
+
+
+def test_searches_are_drawn_for_attack_and_reference(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    trials = [Trial(number=i, outcome="failed" if score is None else "complete", params={}, score=score, bill=Bill())
+              for i, score in enumerate((None, -2.0, -3.0, -1.0))]  # fmt: skip
+    searches = Searches(attacked=curve(trials, {}), reference=curve(trials[:1], {}))
+    searched = make_cell().record.model_copy(update={"search": searches})
+    search_figure([searched, make_cell(defense="none").record], tmp_path / "s.svg")
+    drawn = (tmp_path / "s.svg").read_text()
+    assert "lora, seed 0" in drawn
+    assert "none, lora" not in drawn
 
 
 def test_without_matplotlib_the_extra_is_named(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,87 @@
+"""The attacker's search as a piece of a cell: done once for a model, an attack and a budget, and found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from harness import probes
+from harness.errors import Unavailable
+from harness.search.curve import SearchCurve, curve
+from harness.search.run import run_trials
+from harness.search.study import JOURNAL, Dead, Study
+from harness.seeds import derive
+from harness.validity import RunSummary, run_flags
+
+if TYPE_CHECKING:
+    from harness.items import Side
+    from harness.meters.meter import Meter
+    from harness.plugins import Released, Task
+    from harness.spec import Spec
+    from harness.workshop import Workshop
+
+_FOUND = "search.json"
+
+
+def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], role: Side,
+           secret: Path | None = None) -> SearchCurve | None:  # fmt: skip
+    """The search of `spec` on one model; None where the spec has none. It sees the selection split and no other.
+
+    All trials train with one seed, so that they differ in nothing but their settings; the attack that follows uses
+    others. The proposals that are left to chance are the same for `attacked` and `reference`.
+
+    Args:
+        workshop: trains, scores and caches.
+        spec: what to search, resolved.
+        task: the attacker's.
+        fresh: gives the model with untouched weights.
+        role: `attacked` on the locked model, `reference` on the base.
+        secret: see `harness.plugins.AttackContext`.
+
+    Raises:
+        Unavailable: Optuna, or what the attack needs, is not installed.
+    """
+    if not spec.search.trials:
+        return None
+    if reason := probes.check("optuna"):
+        raise Unavailable(f"search.trials={spec.search.trials}: {reason}")
+    workshop.require(spec)
+    target, seed = fresh(), derive(spec.seed, role, "search")
+    key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
+           "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
+
+    def make(entry: Path, work: Path) -> None:
+        workshop.progress.note(f"searching {spec.attack['name']} on {target.name}: {spec.search.trials} trials")
+        study = Study(work, spec.search, derive(spec.seed, "search"), spec.attack)
+        trials = run_trials(study, spec.search.trials, spec.budget, _attempt(workshop, spec, task, fresh, seed, secret,
+                                                                             work), workshop.progress.note)  # fmt: skip
+        (entry / _FOUND).write_text(curve(trials, spec.attack).model_dump_json(indent=1))
+        shutil.copy(work / JOURNAL, entry / JOURNAL)
+
+    folder, _ = workshop.entry("searches", target, key, make)
+    return SearchCurve.model_validate_json((folder / _FOUND).read_text())
+
+
+def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
+             secret: Path | None, work: Path) -> Any:  # fmt: skip
+    def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
+        settings = {**spec.attack, **params}
+        if "save_steps" in settings:  # a killed trial starts again, so that each point is reported to its own trial
+            settings["save_steps"] = 0
+        tuned = spec.model_copy(update={"attack": settings})
+        with TemporaryDirectory(dir=work) as folder:
+            attacked, after = workshop.fine_tune(tuned, task, fresh(), seed, meter, Path(folder), secret, report)
+        for flag in run_flags(RunSummary.of(dataclasses.asdict(attacked.training)), "trial"):
+            raise Dead(flag.detail)  # what would not count as an attack must not be chosen
+        score = workshop.selection(task, after)
+        if not math.isfinite(score):
+            raise Dead(f"the score is {score}")
+        return score
+
+    return attempt
