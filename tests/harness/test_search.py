@@ -72,7 +72,7 @@ def test_every_attack_declares_a_space_around_its_own_settings(name: str) -> Non
     searched = set(spec.search.space)
     assert {"warmup_ratio", "lr_scheduler_type", "per_device_train_batch_size", "max_steps"} <= searched
     assert ("r" in searched) == ("lora" in name)
-    assert ("optim" in searched) == (name not in ("full_8bit", "full_trainer", "offload"))
+    assert ("optim" in searched) == (name not in ("full_8bit", "full_trainer", "offload", "mezo"))
     assert max(spec.search.space["max_steps"].examples()) == spec.attack["max_steps"]
     for key, each in spec.search.space.items():
         assert each.including(spec.attack[key]) == each
