@@ -81,4 +81,4 @@ def test_heldout_text_is_stable_and_sized(tiny_llama: Any) -> None:
 
 def test_unknown_corpus(tiny_llama: Any) -> None:
     with pytest.raises(UsageError, match="python_dox"):
-        perplexity(tiny_llama, UtilitySpec(perplexity_corpus="python_dox"), None)
+        perplexity(tiny_llama, UtilitySpec.parse({"perplexity_corpus": "python_dox"}, "utility"), None)
