@@ -21,6 +21,7 @@ ATTACKS = {
     "full_8bit": "full_8bit:EightBitFineTuning", "lora": "lora:LoRA", "qlora": "qlora:QLoRA",
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
     "redistill": "redistill:Redistill", "offload": "offload:Offload",
+    "undo_specdef": "undo_specdef:UndoSpecDef",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name != "offload"]
 MODELS = ["llama", "dlr_llama", "gpt2", "dlr_gpt2"]
@@ -86,6 +87,8 @@ def build(name: str, **settings: Any) -> Any:
     small: dict[str, Any] = {"max_steps": 12, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "block_size": 32}
     if name == "redistill":
         small |= {"undo_steps": 30, "sampled_tokens": 0}
+    if name == "undo_specdef":
+        small |= {"distil_steps": 30, "sampled_tokens": 0, "distil_batch_size": 4}
     return cls(cls.Settings.parse({**small, **settings}, "attack"))
 
 
