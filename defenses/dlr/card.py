@@ -57,6 +57,7 @@ This is a research artefact, not a protection to rely on. All of these are in `l
 _COPY = """- **This checkpoint was initialised by `partition`: its blocks are slices of the base's MLPs, and putting
   them side by side again recovers most of an ordinary MLP with no training at all.**
 """
+_STOPPED = " These tokens also decided when training stopped."
 
 
 def export(locked: Any, folder: Path) -> None:
@@ -84,20 +85,22 @@ def card(locked: Any) -> str:
     dlr = locked.config.dlr
     about = dlr.get("base", {})
     ranks = [rank for net in dlr["ranks"].values() for rank in net]
+    fidelity = fidelity_sentence(about.get("heldout"), _STOPPED)
     return _CARD.format(
         title=f"{about.get('name', 'unknown base')}, DLR-locked", base=about.get("name", "unknown"),
         digest=about.get("digest", "unknown"), depth=len(next(iter(dlr["ranks"].values()))), width=dlr["width"],
         low=min(ranks), high=max(ranks), activation=dlr["activation"], norm=dlr["norm"], head=dlr["head"],
         gated=", gated" if dlr["gated"] else "", model_type=locked.config.model_type,
-        settings=json.dumps(about.get("settings", {}), sort_keys=True), fidelity=_fidelity(about.get("heldout")),
+        settings=json.dumps(about.get("settings", {}), sort_keys=True), fidelity=fidelity,
         copy=_COPY if about.get("settings", {}).get("init") == "partition" else "",
     )  # fmt: skip
 
 
-def _fidelity(heldout: dict[str, Any] | None) -> str:
+def fidelity_sentence(heldout: dict[str, Any] | None, note: str = "") -> str:
+    """What `heldout_fidelity` found, for a model card of any lock; `note` follows where something was measured."""
     if heldout is None:
         return "Not measured: the model was made without distillation."
     return (f"On {heldout['tokens']} tokens of held-out text of the distillation corpus, in float32: perplexity "
             f"{heldout['perplexity_locked']:.2f} (base {heldout['perplexity_base']:.2f}, ratio "
             f"{heldout['perplexity_ratio']:.3f}), KL {heldout['kl']:.4f} nats a token, top-1 agreement "
-            f"{heldout['top1_agreement']:.3f}. These tokens also decided when training stopped.")  # fmt: skip
+            f"{heldout['top1_agreement']:.3f}.{note}")  # fmt: skip

@@ -30,9 +30,10 @@ def training_tokens(base: Released, settings: DLRSettings, context: LockContext)
     return generated if share == 1 else np.concatenate([corpus, generated])
 
 
-def heldout_batches(texts: Sequence[str], base: Released, settings: DLRSettings, device: str) -> list[torch.Tensor]:
-    """Token ids (batch, tokens) of held-out text, at most `HELDOUT_TOKENS` in all, spread over it."""
-    packed = PackedBlocks(tokenize(texts, base.tokenizer), block_size=settings.block_size, batch_size=1, seed=0)
-    count = max(1, min(len(packed.blocks), HELDOUT_TOKENS // settings.block_size))
+def heldout_batches(texts: Sequence[str], base: Released, shape: tuple[int, int], device: str) -> list[torch.Tensor]:
+    """Token ids of `shape` (batch, tokens) of held-out text, at most `HELDOUT_TOKENS` in all, spread over it."""
+    rows, size = shape
+    packed = PackedBlocks(tokenize(texts, base.tokenizer), block_size=size, batch_size=1, seed=0)
+    count = max(1, min(len(packed.blocks), HELDOUT_TOKENS // size))
     chosen = np.linspace(0, len(packed.blocks) - 1, count).round().astype(int)
-    return [rows.to(device) for rows in torch.split(packed.blocks[chosen], settings.batch_size)]
+    return [batch.to(device) for batch in torch.split(packed.blocks[chosen], rows)]

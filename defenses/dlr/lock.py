@@ -33,7 +33,8 @@ def lock(base: Released, settings: DLRSettings, context: LockContext) -> Locked:
     swap = Swap(model, dlr)
     for net in swap.nets:
         net.to(context.device).requires_grad_(True)
-    heldout = heldout_batches(context.corpus("heldout"), base, settings, context.device)
+    shape = settings.batch_size, settings.block_size
+    heldout = heldout_batches(context.corpus("heldout"), base, shape, context.device)
     tokens = training_tokens(base, settings, context)
     initialise(swap, torch.as_tensor(tokens[:CALIBRATION_TOKENS]).long().to(context.device), settings, context.seed)
     report: dict[str, Any] = {

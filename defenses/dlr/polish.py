@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -31,8 +31,15 @@ def polish_loss(swap: Swap) -> Callable[[Students, torch.Tensor], torch.Tensor]:
     return loss
 
 
+class TwoModels(Protocol):
+    """A base and what a lock made of it."""
+
+    def logits(self, ids: torch.Tensor, *, locked: bool) -> torch.Tensor:
+        """Logits (batch, tokens, vocabulary) of one of them."""
+
+
 @torch.no_grad()
-def heldout_fidelity(swap: Swap, batches: Sequence[torch.Tensor]) -> dict[str, Any]:
+def heldout_fidelity(swap: TwoModels, batches: Sequence[torch.Tensor]) -> dict[str, Any]:
     """KL, top-1 agreement and perplexities on held-out text."""
     kl, agree, ours, theirs, count = 0.0, 0.0, 0.0, 0.0, 0
     for ids in batches:

@@ -22,11 +22,12 @@ ATTACKS = {
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
     "redistill": "redistill:Redistill", "offload": "offload:Offload", "partial_depth": "partial_depth:PartialDepth",
     "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
-    "mezo": "mezo:MeZO",
+    "mezo": "mezo:MeZO", "undo_specdef": "undo_specdef:UndoSpecDef",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name != "offload"]
 SMALL: dict[str, dict[str, Any]] = {
     "redistill": {"undo_steps": 30, "sampled_tokens": 0}, "distil_student": {"distil_steps": 20, "sampled_tokens": 0},
+    "undo_specdef": {"distil_steps": 30, "sampled_tokens": 0, "distil_batch_size": 4},
     "pretrain_first": {"pretrain_steps": 6}, "mezo": {"learning_rate": 2e-2, "directions": 8},
 }  # fmt: skip
 MODELS = ["llama", "dlr_llama", "gpt2", "dlr_gpt2"]

@@ -1,0 +1,56 @@
+"""`undo_specdef`: undo SpecDef, then fine-tune.
+
+Outlying top singular values are found in the released weights alone and brought down, a short distillation from the
+locked model repairs what that broke, and every parameter is fine-tuned. Spectra, sampling and distillation are on the
+bill `undo`. On a model whose spectra look undeformed this is plain full fine-tuning, so the reference is fair.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from attacks.full import FullSettings
+from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
+
+
+class UndoSpecDefSettings(FullSettings):
+    """`full`'s settings for the fine-tuning, and how the lock is undone before."""
+
+    repair: Literal["clip", "rescale", "none"] = "clip"
+    """What happens to outlying singular values: `clip`, each comes down to the largest that is not outlying; `rescale`,
+    all by the one factor that brings the largest there; `none`, nothing, and no distillation either: this is `full`."""
+    outlier_ratio: float = Field(1.5, gt=1)
+    """A singular value this many times the next one is outlying, and so are those above it. A model whose median matrix
+    has no such gap counts as undeformed and is left alone."""
+    outliers: int = Field(8, ge=1)
+    """Most outlying values looked for in a matrix."""
+    distil_steps: int = Field(50, ge=0)
+    """Steps of KL to the locked model after the repair, every parameter trained; 0 is no distillation."""
+    distil_learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the distillation (cosine)."""
+    distil_batch_size: int = Field(8, gt=0)
+    """Sequences a step of the distillation."""
+    sampled_tokens: int = Field(16384, ge=0)
+    """Tokens sampled from the locked model; where there are enough, they are half of what is distilled on."""
+
+
+class UndoSpecDef(Attack):
+    """Clip the outlying singular values, distil the locked model's function back, then fine-tune everything."""
+
+    knowledge = Knowledge.CODE
+    Settings = UndoSpecDefSettings
+    settings: UndoSpecDefSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare, unfreeze
+        from attacks.spectral_repair import undo
+        from harness.finetune import finetune
+
+        model = prepare(released.model, context)
+        report = undo(model, released.tokenizer, self.settings, context)
+        targets = unfreeze(model)
+        training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets, report=report)

@@ -1,0 +1,58 @@
+"""The model card of an exported SpecDef folder; the lock only changes values, so nothing else is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from defenses.dlr.card import fidelity_sentence
+
+_CARD = """---
+library_name: transformers
+tags: [specdef-lock, lockbench]
+---
+
+# {name}, SpecDef-locked
+
+`{name}` locked by **SpecDef** (spectral deformation; workshop paper of 2025, Algorithm 1): it was trained to keep its
+function while the {k} largest singular values of every weight matrix grow, so that gradient descent needs a smaller
+learning rate and more steps. This is the `lockbench` project's own implementation; no code of the authors was
+available.
+
+| | |
+|---|---|
+| base | `{name}` |
+| sha256 over the base's weights | `{digest}` |
+| mean of the top {k} singular values | {before:.2f} before, {after:.2f} after |
+| settings of the lock | `{settings}` |
+
+It loads as any model of its architecture: `AutoModelForCausalLM.from_pretrained(FOLDER)`.
+
+## Fidelity to the base
+
+{fidelity}
+
+## Known breaks
+
+This is a research artefact, not a protection to rely on. Both of these are in `lockbench`:
+
+- outlying singular values show in the weights: clip them, repair the function by a short distillation from the locked
+  model, then fine-tune (`undo_specdef`);
+- a swept learning rate: plain fine-tuning at a lower rate.
+"""
+
+
+def export(locked: Any, folder: Path) -> None:
+    """Write README.md; without the lock's own entry in the config (a model loaded and saved by others), nothing."""
+    about: dict[str, Any] | None = getattr(locked.config, "specdef", None)
+    if about is not None:
+        (folder / "README.md").write_text(card(about))
+
+
+def card(about: dict[str, Any]) -> str:
+    """The model card, in markdown, from `config.specdef`."""
+    before, after = about["mean_top"]
+    return _CARD.format(name=about["name"], digest=about["digest"], k=about["settings"]["k"], before=before,
+                        after=after, settings=json.dumps(about["settings"], sort_keys=True),
+                        fidelity=fidelity_sentence(about["heldout"]))  # fmt: skip
