@@ -32,7 +32,7 @@ def count(module: nn.Module, width: int = WIDTH) -> MicroCost:
     return measure_micro(lambda: module(x * scale).sum(), torch.Tensor.backward, params)[1]
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(2, 24), st.lists(st.integers(1, 6), min_size=1, max_size=6), st.booleans(), st.booleans())
 def test_kept_bytes_are_the_formulas(width: int, ranks: list[int], norm: bool, relu: bool) -> None:
     net = DLRNet(width, ranks, norm="rms" if norm else "none", activation="relu" if relu else "silu")
