@@ -62,8 +62,8 @@ def draw_bounds(plt: Any) -> Any:
             points = [(row["factor"], bound) for row in rows for bound in row[key] if bound]
             bottom.loglog(*zip(*points, strict=True) if points else ([], []), ".", color=colour, label=name)
         bottom.set_xlabel("factor on the singular values")
-    panels[0, 0].set_ylabel("Adam steps (missing: not reached)")
-    panels[1, 0].set_ylabel("sigma_max (missing: bound is 0)")
+    panels[0, 0].set_ylabel("steps of Adam")
+    panels[1, 0].set_ylabel("sigma_max")
     (curves, names), (more, others) = (axes.get_legend_handles_labels() for axes in panels[:, 0])
     figure.legend(curves + more, names + others, loc="outside lower center", ncols=4, frameon=False)
     return figure
