@@ -72,8 +72,10 @@ def lock(base: Released, settings: SpecDefSettings, context: LockContext) -> Loc
                    beside_bytes=module_bytes(pair.base))  # fmt: skip
     with context.meter.pause():
         fidelity = measure(pair, heldout)
-    report = {"steps": result.steps, "training_tokens": len(tokens), "losses": list(result.losses), "before": before,
-              "after": measured(), "heldout": fidelity}  # fmt: skip
+    report: dict[str, Any] = {
+        "steps": result.steps, "training_tokens": len(tokens), "losses": list(result.losses), "before": before,
+        "after": measured(), "heldout": fidelity,
+    }  # fmt: skip
     model.config.specdef = {
         "name": base.name, "digest": base.digest, "settings": settings.model_dump(mode="json"), "heldout": fidelity,
         "mean_top": [report[when]["mean_top"] for when in ("before", "after")],
