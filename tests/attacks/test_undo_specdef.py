@@ -16,6 +16,8 @@ from defenses.specdef.spectrum import Top, TopSingularValues, as_matrix, matrice
 from harness.models.digest import weights_digest
 
 SETTINGS = UndoSpecDefSettings()
+STILL = {"max_steps": 1, "learning_rate": 1e-9}
+"""A fine-tuning that leaves the undone model as it is."""
 
 
 def deformed(base: Any, factor: float = 10, k: int = 2) -> Any:
@@ -37,8 +39,7 @@ def tops(model: Any) -> dict[str, float]:
 @pytest.mark.parametrize("repair", ["clip", "rescale"])
 def test_the_spectrum_comes_down_to_near_the_bases(make: Any, repair: str) -> None:
     before = tops(make())
-    result = build("undo_specdef", repair=repair, distil_steps=0, max_steps=1).attack(
-        released(deformed(make())), context())  # fmt: skip
+    result = build("undo_specdef", repair=repair, distil_steps=0, **STILL).attack(released(deformed(make())), context())
     after = tops(result.model)
     assert result.report["repaired"].keys() == before.keys()
     assert all(0.7 * value < after[name] < 1.1 * value for name, value in before.items())
@@ -55,10 +56,9 @@ def test_the_distillation_gives_the_function_back_and_is_on_the_undos_bill() -> 
     target = locked(input_ids=ids).logits.log_softmax(-1).detach()
 
     def distance(steps: int) -> tuple[float, Any]:
-        # The warm-up's first step has rate 0, so one step of fine-tuning leaves the undone model as it is.
         where = context()
-        result = build("undo_specdef", distil_steps=steps, sampled_tokens=1000, max_steps=1).attack(
-            released(copy.deepcopy(locked)), where)  # fmt: skip
+        attack = build("undo_specdef", distil_steps=steps, distil_learning_rate=5e-3, sampled_tokens=1000, **STILL)
+        result = attack.attack(released(copy.deepcopy(locked)), where)
         logits = result.model(input_ids=ids).logits.log_softmax(-1)
         assert max(tops(result.model).values()) < 0.7 * max(tops(locked).values())
         return float(torch.nn.functional.kl_div(logits, target, log_target=True, reduction="batchmean")), where.meter
