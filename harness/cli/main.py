@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 
 VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
 
@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"harness {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Outcome as outcome:  # where there is no record to say so: `harness lock`
+        print(f"harness {args.verb}: {outcome.status}: {' '.join(str(outcome).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"harness {args.verb}: interrupted; what is finished is kept, the same command goes on from there",
               file=sys.stderr)  # fmt: skip
