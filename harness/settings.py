@@ -33,8 +33,17 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             key = ".".join([where, *(str(part) for part in first["loc"])])
             if first["type"] == "extra_forbidden":
-                raise UsageError(unknown(key.rsplit(".", 1)[-1], cls.model_fields, f"setting of {where}")) from None
+                inner, _, name = key.rpartition(".")
+                raise UsageError(unknown(name, cls._fields_at(first["loc"]), f"setting of {inner}")) from None
             raise UsageError(f"{key}={first['input']!r}: {first['msg']}") from None
+
+    @classmethod
+    def _fields_at(cls, loc: tuple[int | str, ...]) -> Iterable[str]:
+        """Names allowed where the last part of `loc` stands."""
+        kind: Any = cls
+        for part in loc[:-1]:
+            kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
+        return getattr(kind, "model_fields", ())
 
 
 def unknown(name: str, allowed: Iterable[str], kind: str) -> str:
