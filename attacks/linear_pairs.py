@@ -120,8 +120,12 @@ def _lifted(model: nn.Module, name: str) -> str:
     """Put a layer in the place of each Sequential around it in which it is alone; returns where it then is."""
     while parent := name.rpartition(".")[0]:
         around = model.get_submodule(parent)
-        if type(around) is not nn.Sequential or sum(not isinstance(m, nn.Identity) for m in around) > 1:
+        if type(around) is not nn.Sequential or sum(not _inert(part) for part in around) > 1:
             break
         model.set_submodule(parent, model.get_submodule(name))
         name = parent
     return name
+
+
+def _inert(module: nn.Module) -> bool:
+    return isinstance(module, nn.Identity) or (type(module) is nn.Sequential and all(map(_inert, module)))

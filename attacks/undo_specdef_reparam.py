@@ -7,6 +7,7 @@ On a model without such pairs every method is full fine-tuning (`fp64`: in float
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -46,6 +47,8 @@ class UndoSpecDefReparam(Attack):
         from harness.finetune import finetune
 
         method, model = self.settings.method, prepare(released.model, context).eval()
+        if method != "merge":  # bf16 products would break the pair, which stays
+            context = dataclasses.replace(context, bf16=False)
         before = model.num_parameters()
         scales: dict[str, float] = {}
         frozen: set[str] = set()

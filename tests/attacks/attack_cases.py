@@ -20,7 +20,8 @@ ATTACKS = {
     "full": "full:FullFineTuning", "full_trainer": "full_trainer:TrainerFineTuning",
     "full_8bit": "full_8bit:EightBitFineTuning", "lora": "lora:LoRA", "qlora": "qlora:QLoRA",
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
-    "redistill": "redistill:Redistill", "offload": "offload:Offload",
+    "redistill": "redistill:Redistill", "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
+    "offload": "offload:Offload",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name != "offload"]
 MODELS = ["llama", "dlr_llama", "gpt2", "dlr_gpt2"]

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("**Source.**", "**What it does.**", "**What it knows.**", "**Differences", "**Expected strength.**")
-NAMES = ["checkpointing", "frozen_mlp", "full", "full_8bit", "full_trainer", "lora", "offload", "qlora", "redistill"]
+NAMES = ["checkpointing", "frozen_mlp", "full", "full_8bit", "full_trainer", "lora", "offload", "qlora", "redistill",
+         "undo_specdef_reparam"]  # fmt: skip
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="needs a checkout")
 
 
