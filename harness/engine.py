@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from harness.errors import UsageError
 from harness.gradients import GradientWatch
 from harness.meters.memory import module_bytes
-from harness.optimizers import build_optimizer, expected_state_bytes, state_bytes
+from harness.optimizers import build_optimizer, expected_state_bytes, scale_rates, state_bytes
 from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class PlainEngine:
         settings: TrainSettings,
         context: Context,
         loss_fn: LossFn,
+        lr_scale: Mapping[str, float],
     ) -> None:
         self._accelerator = make_accelerator(context.device, bf16=context.bf16)
         self.device: torch.device = self._accelerator.device
@@ -108,6 +109,7 @@ class PlainEngine:
         self._model, self._loss_fn, self._settings = model, loss_fn, settings
         self._params = [p for _, p in named]
         self.optimizer = build_optimizer(settings.optim, self._params, settings)
+        scale_rates(self.optimizer, {p: lr_scale[name] for name, p in named if name in lr_scale})
         self.watch = GradientWatch(named)
         self._stepped = False
 
@@ -126,7 +128,7 @@ class PlainEngine:
         finite = self.watch.clip(self._settings.max_grad_norm)
         if finite:
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["lr_scale"]
             self.optimizer.step()
             self._stepped = True
         self.optimizer.zero_grad(set_to_none=True)

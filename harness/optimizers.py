@@ -73,6 +73,20 @@ def build_optimizer(name: str, params: Params, settings: TrainSettings) -> torch
     return OPTIMIZERS[check_name(name)](params, settings)
 
 
+def scale_rates(optimizer: torch.optim.Optimizer, scales: Mapping[torch.Tensor, float]) -> None:
+    """Split the groups, so that every tensor's group has an `lr_scale`: its factor in `scales`, else 1.
+
+    The factor multiplies whatever rate the schedule sets; the optimizer's other settings stay.
+    """
+    parts: list[torch.optim.Optimizer] = getattr(optimizer, "parts", [optimizer])
+    for part in parts:
+        part.param_groups = [
+            {**group, "params": [p for p in group["params"] if scales.get(p, 1.0) == scale], "lr_scale": scale}
+            for group in part.param_groups for scale in sorted({scales.get(p, 1.0) for p in group["params"]})
+        ]  # fmt: skip
+    optimizer.param_groups = [group for part in parts for group in part.param_groups]
+
+
 def check_name(name: str) -> str:
     """`name`, if there is such an optimizer; else UsageError with the allowed names."""
     if name not in OPTIMIZERS:

@@ -96,6 +96,8 @@ class Locked:
     """Tensors by name, kept apart from the release (PMP's mask)."""
     report: dict[str, Any] = field(default_factory=dict)
     """JSON: per-layer errors and the like."""
+    dtype: str | None = None
+    """Type that the release must be stored in for the lock to work; None: the one its base was stored in."""
 
 
 @dataclass(frozen=True, kw_only=True)

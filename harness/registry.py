@@ -7,11 +7,13 @@ error, a broken plug-in warns and is skipped, and `origin` says which distributi
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from harness.composition import SIGN, compose
 from harness.errors import UsageError
 from harness.models.known import KnownModel
 from harness.plugins import Attack, Defense, Task
@@ -28,13 +30,16 @@ class Registry(Generic[T]):
     Attributes:
         kind: singular, for messages; the entry-point group is `lockbench.<kind>s`.
         base: what a plug-in must be: a subclass of it (or, for models, an instance).
+        combine: makes the plug-in called `a+b` of those called a and b, where this kind can be combined.
     """
 
     kind: str
     base: type[Any]
     plural: str
+    combine: Callable[[Mapping[str, T]], T] | None = None
     _points: dict[str, EntryPoint] = field(default_factory=dict)
     _loaded: dict[str, T] = field(default_factory=dict)
+    _combined: dict[str, T] = field(default_factory=dict)
     _scanned: bool = False
 
     def names(self) -> list[str]:
@@ -52,6 +57,8 @@ class Registry(Generic[T]):
         Raises:
             UsageError: unknown (with the closest name), broken, or not a plug-in of this kind.
         """
+        if self.combine is not None and SIGN in name:
+            return self._combination(name, self.combine)
         if name not in self.names():
             raise UsageError(unknown(name, self.names(), self.kind))
         if name not in self._loaded:
@@ -62,6 +69,14 @@ class Registry(Generic[T]):
             except Exception as error:  # a plug-in may fail in any way at import
                 raise UsageError(f"{self.kind} {name!r} from {self.origin(name)} is broken: {error!r}") from error
         return self._loaded[name]
+
+    def _combination(self, name: str, combine: Callable[[Mapping[str, T]], T]) -> T:
+        if name not in self._combined:
+            parts = name.split(SIGN)
+            if len(set(parts)) < len(parts):
+                raise UsageError(f"{self.kind} {name!r} names a part twice")
+            self._combined[name] = combine({part: self.get(part) for part in parts})
+        return self._combined[name]
 
     def working(self) -> dict[str, T]:
         """Every plug-in that loads, by name; a broken one warns and is skipped."""
@@ -112,7 +127,7 @@ class Registry(Generic[T]):
 @cache
 def defenses() -> Registry[type[Defense]]:
     """All locks."""
-    return Registry("defense", Defense, "defenses")
+    return Registry("defense", Defense, "defenses", combine=compose)
 
 
 @cache

@@ -245,13 +245,20 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             fresh = _named(value, key)
             before = {} if old is None else _named(old, key)
             other = "name" in fresh and "name" in before and fresh["name"] != before["name"]
-            into[key] = fresh if other else {**before, **fresh}
+            into[key] = fresh if other else _deep(before, fresh)
         elif isinstance(value, Mapping) and isinstance(old, Mapping):
             nested = dict(old)
             _merge(nested, value)
             into[key] = nested
         else:
             into[key] = value
+
+
+def _deep(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Two layers of one plug-in's settings; the parts of a composition have mappings of their own."""
+    both = {key: _deep(before[key], value) for key, value in fresh.items()
+            if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)}  # fmt: skip
+    return {**before, **fresh, **both}
 
 
 def from_process(config: Path | None, command_line: Mapping[str, Any], assignments: Iterable[str] = ()) -> Spec:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from harness.composition import SIGN
 from harness.errors import UsageError
 from harness.settings import Settings, unknown
 
@@ -33,7 +34,10 @@ class Suite(Settings):
         """
         if part not in ("", "quick"):
             raise UsageError(unknown(part, ("quick",), "part of a suite"))
-        return self.quick + self.undo.get(defense, ()) if part else self.attacks
+        if not part:
+            return self.attacks
+        undo = (attack for lock in defense.split(SIGN) for attack in self.undo.get(lock, ()))
+        return tuple(dict.fromkeys((*self.quick, *undo)))
 
 
 def expand(raw: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,6 +77,7 @@ def train(
     deepspeed: dict[str, Any] | None = None,
     zeroth_order: ZerothOrder | None = None,
     beside_bytes: int = 0,
+    lr_scale: Mapping[str, float] | None = None,
 ) -> TrainResult:
     """Train every parameter of `model` that requires a gradient, within `context.meter.budget`.
 
@@ -92,11 +93,12 @@ def train(
         deepspeed: a DeepSpeed configuration; the loop then runs under accelerate's DeepSpeed plug-in.
         zeroth_order: train by forward passes alone (MeZO); `settings.optim` and `max_grad_norm` are not used.
         beside_bytes: bytes on the device beside the model's (a teacher that `loss_fn` calls), for the memory bill.
+        lr_scale: factors on the learning rate of single tensors, by name; the others have 1. Not under DeepSpeed.
 
     Raises:
         OutOfMemory: the budget's memory, or the machine's, does not suffice.
         OverBudget: the budget does not allow a single step.
-        UsageError: nothing of the model requires a gradient, or an unknown optimizer.
+        UsageError: nothing of the model requires a gradient, an unknown optimizer, or `lr_scale` names other tensors.
     """
     from harness.engine import Engine, PlainEngine, checkpointed, to_master_weights
     from harness.loop import Run, evaluated
@@ -106,6 +108,9 @@ def train(
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise UsageError("nothing to train: no tensor of the model requires a gradient")
+    strange = set(lr_scale or ()) - {name for name, _ in named}
+    if strange or (lr_scale and deepspeed is not None):
+        raise UsageError(f"lr_scale: {sorted(strange)[:3]} are not trained" if strange else "lr_scale with DeepSpeed")
     to_master_weights(model, bf16=context.bf16)
     with (
         context.meter.stage(),
@@ -126,7 +131,7 @@ def train(
 
             engine = ZerothOrderEngine(model, named, settings, context, loss_fn, zeroth_order)
         else:
-            engine = PlainEngine(model, named, settings, context, loss_fn)
+            engine = PlainEngine(model, named, settings, context, loss_fn, lr_scale or {})
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
                       beside_bytes=beside_bytes)  # fmt: skip

@@ -103,7 +103,8 @@ class Workshop:
             with meter.stage("lock"):
                 locked = defense.lock(fresh, context)
             settings = {k: v for k, v in spec.defense.items() if k != "name"}
-            digest = save_released(locked.model, fresh.tokenizer, entry / "model", dtype=stored_dtype(base),
+            digest = save_released(locked.model, fresh.tokenizer, entry / "model",
+                                   dtype=locked.dtype or stored_dtype(base),
                                    lock={"defense": spec.defense["name"], "settings": settings},
                                    base_name=base.name, base_digest=base.digest, defense=defense)  # fmt: skip
             if locked.secret is not None:

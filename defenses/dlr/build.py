@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from defenses.dlr import DLRSettings
-from defenses.dlr.modeling_dlr import convert, install, put
+from defenses.dlr.modeling_dlr import convert, install
 from harness.errors import UsageError
+from harness.models.derived import put
 from harness.models.families import MLPSite, find_mlps
 
 Pair = tuple[torch.Tensor, torch.Tensor]

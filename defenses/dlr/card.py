@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from defenses.dlr import modeling_dlr
-
-CODE = Path(modeling_dlr.__file__)
+from harness.models.remote import write_code
 
 _CARD = """---
 library_name: transformers
@@ -67,16 +65,7 @@ def export(locked: Any, folder: Path) -> None:
         locked: a model made by this defense (`DLR<Base>`).
         folder: where its weights and tokenizer are or will be.
     """
-    shutil.copyfile(CODE, folder / CODE.name)
-    path = folder / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else locked.config.to_diff_dict()
-    name, kind = type(locked).__name__, type(locked.config).__name__
-    config |= {
-        "architectures": [name], "model_type": locked.config.model_type, "dlr": locked.config.dlr,
-        "base_model_type": locked.config.base_model_type,
-        "auto_map": {"AutoConfig": f"{CODE.stem}.{kind}", "AutoModelForCausalLM": f"{CODE.stem}.{name}"},
-    }  # fmt: skip
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_code(locked, folder, Path(modeling_dlr.__file__))
     (folder / "README.md").write_text(card(locked))
 
 

@@ -1,21 +1,23 @@
 """DLR-Net: a deep residual stack of low-rank blocks in the place of an MLP, and causal language models made with it.
 
-This file is copied into every exported folder as the remote code of plain `transformers`, so it imports torch and
-transformers only. A reconstruction of DLR-Lock (arXiv 2605.10777): the paper's abstract fixes "a deep residual network
-of low-rank layers with a parameter count comparable to the MLP"; all else is our choice (docs/locks/dlr.md).
+This file is copied into every exported folder as remote code of plain `transformers`, so it imports torch,
+transformers and the file beside it only. A reconstruction of DLR-Lock (arXiv 2605.10777): the paper's abstract fixes "a
+deep residual network of low-rank layers with a parameter count comparable to the MLP"; all else is our choice
+(docs/locks/dlr.md).
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
+
+from harness.models.derived import Part, put
+from harness.models.derived import convert as derive
 
 EPS = 1e-6
 """Keeps the norm of a zero row from dividing by zero."""
@@ -155,55 +157,10 @@ def install(model: nn.Module, dlr: dict[str, Any]) -> dict[str, DLRNet]:
     return nets
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the module at a path."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-@functools.cache
-def config_class(base: Any) -> Any:
-    """The configuration class of locked models of `base` (a configuration class): its own `model_type`.
-
-    Plain `transformers` does not know that type, so a locked folder opened without its remote code is refused
-    instead of being filled with random MLPs.
-    """
-    body = {"model_type": f"dlr_{base.model_type}", "_auto_class": "AutoConfig", "__module__": __name__,
-            "__doc__": f"{base.__name__} of a DLR-locked model; `dlr` describes its nets."}  # fmt: skip
-    return type(f"DLR{base.__name__}", (base,), body)
-
-
-@functools.cache
-def model_class(base: Any) -> Any:
-    """`DLR<Base>`: `base` (a causal language model class) with the DLR-Nets that its `config.dlr` describes."""
-
-    def __init__(self: Any, config: Any) -> None:
-        base.__init__(self, config)
-        install(self, config.dlr)
-        self.post_init()
-
-    body = {"__init__": __init__, "config_class": config_class(base.config_class), "__module__": __name__,
-            "_auto_class": "AutoModelForCausalLM", "__doc__": f"{base.__name__} with DLR-Nets for MLPs."}  # fmt: skip
-    return type(f"DLR{base.__name__}", (base,), body)
+PART = Part(prefix="DLR", key="dlr", install=install)
+"""How the classes of locked models are made."""
 
 
 def convert(model: Any, dlr: dict[str, Any]) -> Any:
     """Turn `model`, in which the nets already stand, into an instance of `DLR<Base>`, in place (weights untouched)."""
-    base: Any = type(model)
-    values = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
-    kind: Any = type(model.config)
-    config = config_class(kind)(**values | {"dlr": dlr, "base_model_type": kind.model_type})
-    config._attn_implementation = model.config._attn_implementation
-    for module in model.modules():
-        if getattr(module, "config", None) is model.config:
-            module.config = config
-    model.config, model.__class__ = config, model_class(base)
-    return model
-
-
-def __getattr__(name: str) -> Any:
-    """`DLRLlamaForCausalLM`, `DLRLlamaConfig` and so on, made when asked for (the auto map names them)."""
-    base = getattr(transformers, name[3:], None) if name.startswith("DLR") else None
-    if base is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return config_class(base) if name.endswith("Config") else model_class(base)
+    return derive(PART, model, dlr)

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NoReturn
 
-from harness.errors import UsageError
+from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
 
 VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"harness {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Outcome as outcome:  # where there is no record to say so: `harness lock`
+        print(f"harness {args.verb}: {outcome.status}: {' '.join(str(outcome).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"harness {args.verb}: interrupted; what is finished is kept, the same command goes on from there",
               file=sys.stderr)  # fmt: skip

@@ -23,6 +23,7 @@ ATTACKS = {
     "redistill": "redistill:Redistill", "offload": "offload:Offload", "partial_depth": "partial_depth:PartialDepth",
     "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
     "mezo": "mezo:MeZO", "undo_specdef": "undo_specdef:UndoSpecDef",
+    "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name != "offload"]
 SMALL: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import torch
 
 from harness.errors import Unavailable, UsageError
 from harness.muon import StackedMuon
-from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, state_bytes
+from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, scale_rates, state_bytes
 from harness.training import TrainSettings
 
 
@@ -112,6 +112,26 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     for p in params:
         assert ("momentum_buffer" in optimizer.state[p]) == (p.ndim == 2)
         assert ("exp_avg" in optimizer.state[p]) == (p.ndim != 2)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_rates_of_single_tensors_are_scaled_and_the_others_are_not(name: str) -> None:
+    found = {}
+    for scale in (1.0, 1e-2):
+        model, x, y = _problem()
+        params = list(model.parameters())
+        before = [p.detach().clone() for p in params]
+        optimizer = build_optimizer(name, params, TrainSettings(learning_rate=3e-3))
+        scale_rates(optimizer, {params[0]: scale, params[1]: scale} if scale < 1 else {})
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * group["lr_scale"]
+        (model(x) - y).pow(2).mean().backward()
+        optimizer.step()
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == len(params)
+        found[scale] = [(p - old).detach() for p, old in zip(params, before, strict=True)]
+    for index, (full, scaled) in enumerate(zip(found[1.0], found[1e-2], strict=True)):
+        factor = 1e-2 if index < 2 else 1.0
+        assert float(scaled.norm()) == pytest.approx(factor * float(full.norm()), rel=0.05)
 
 
 def test_unknown_name_lists_the_allowed() -> None:

@@ -335,3 +335,20 @@ def test_expected_rates_of_a_short_cosine() -> None:
     assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
 
 
+
+
+def test_a_tensor_may_have_a_rate_of_its_own(tmp_path: Path) -> None:
+    name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
+    start = weights(random_llama())
+    one = TrainSettings(max_steps=1, warmup_ratio=0, learning_rate=1e-3, per_device_train_batch_size=4, block_size=32)
+    plain, scaled = (weights(run(tmp_path, one, lr_scale=scale)[0]) for scale in (None, {name: 0.01}))
+    assert torch.equal(plain[other], scaled[other])
+    moved = float((scaled[name] - start[name]).norm() / (plain[name] - start[name]).norm())
+    assert moved == pytest.approx(0.01, rel=1e-2)
+
+
+def test_rates_for_tensors_that_do_not_train_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"lr_scale: \['nothing'\] are not trained"):
+        run(tmp_path, lr_scale={"nothing": 0.5})
+    with pytest.raises(UsageError, match="lr_scale with DeepSpeed"):
+        run(tmp_path, lr_scale={"model.norm.weight": 0.5}, deepspeed={})
