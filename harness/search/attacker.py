@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import probes
 from harness.errors import Unavailable
 from harness.search.curve import SearchCurve, curve
-from harness.search.run import run_trials
+from harness.search.run import Attempt, run_trials
 from harness.search.study import JOURNAL, Dead, Study
 from harness.seeds import derive
 from harness.validity import RunSummary, run_flags
@@ -69,7 +69,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
-             secret: Path | None, work: Path) -> Any:  # fmt: skip
+             secret: Path | None, work: Path) -> Attempt:  # fmt: skip
     def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
         settings = {**spec.attack, **params}
         if "save_steps" in settings:  # a killed trial starts again, so that each point is reported to its own trial
