@@ -13,7 +13,7 @@ from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
 from harness.files import confined
 from harness.items import Item
-from harness.plugins import Knowledge, Released, Task
+from harness.plugins import Released, Task
 from harness.record import Record, read_record, write_record
 from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.spec import Spec
@@ -34,6 +34,7 @@ class Draft:
     base: Released | None = None
     locked: Released | None = None
     lock: Lock | None = None
+    control: Lock | None = None
     parameters: tuple[int | None, int | None] = (None, None)
     fidelity: Fidelity = field(default_factory=lambda: Fidelity(reason="not measured"))
     items: list[Item] = field(default_factory=list)
@@ -82,20 +83,23 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
     spec, task = draft.spec, draft.task
-    draft.base = base = workshop.base(spec)
+    model, pretrains = workshop.base(spec), spec.build_defense().pretrains
+    draft.control = control = workshop.lock(spec, model, control=True) if pretrains else None
+    draft.base = base = workshop.unlocked(spec, control) if control else model
     draft.parameters = (base.model.num_parameters(), None)
     _untouched(draft, workshop, base, "base")
-    draft.lock = lock = workshop.lock(spec, base)
+    draft.lock = lock = workshop.lock(spec, model)
     draft.locked = locked = workshop.locked(spec, lock)
     draft.parameters = (base.model.num_parameters(), locked.model.num_parameters())
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
-    secret = lock.folder / "secret.safetensors" if spec.build_attack().knowledge is Knowledge.SECRET else None
+    secret = lock.folder / "secret.safetensors"
     for replicate in range(spec.replicates):  # the reference first: it is what other cells share
-        run = workshop.run(spec, task, workshop.base(spec), "reference", replicate)
+        run = workshop.run(spec, task, workshop.unlocked(spec, control), "reference", replicate)
         _take(draft, draft.reference, run, None)
     for replicate in range(spec.replicates):
-        run = workshop.run(spec, task, workshop.locked(spec, lock), "attacked", replicate, secret)
+        run = workshop.run(spec, task, workshop.locked(spec, lock), "attacked", replicate,
+                           secret if secret.exists() else None)  # fmt: skip
         _take(draft, draft.attacked, run, "attacked")
 
 
@@ -165,8 +169,9 @@ def _task_info(spec: Spec, task: Task) -> TaskInfo:
 def _model(draft: Draft) -> ModelInfo:
     name, (parameters, locked) = draft.spec.model.name, draft.parameters
     family = type(draft.base.model).__name__ if draft.base else None
+    control = draft.base.name if draft.base and draft.control else None
     return ModelInfo(name=name, parameters=parameters, locked_parameters=locked, dtype=draft.spec.model.dtype,
-                     family=family)  # fmt: skip
+                     family=family, control=control)  # fmt: skip
 
 
 def _trajectory(runs: list[Run]) -> list[Point]:
@@ -180,7 +185,8 @@ def _costs(draft: Draft) -> Costs:
     first = runs.get("attacked", {})
     reference = total(runs["reference"].values()) if runs.get("reference") else None
     lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
-    return Costs(lock=lock, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
+    control = draft.control.bill if draft.control else None
+    return Costs(lock=lock, control=control, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
 
 
 def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:
@@ -197,6 +203,8 @@ def _log(draft: Draft, record: Record) -> str:
             losses = run.training["losses"]
             lines.append(f"{side} seed {run.seed}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}, "
                          f"stopped by {run.training['stopped_by']}, report {run.report}")  # fmt: skip
+    if draft.control:
+        lines.append(f"control report: {draft.control.report}")
     if draft.lock:
         lines.append(f"lock report: {draft.lock.report}")
     lines += [*draft.log, f"{record.provenance.finished} {record.status} {record.status_reason or ''}"]

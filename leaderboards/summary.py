@@ -41,7 +41,8 @@ def utility_table(scores: Mapping[str, Any]) -> str:
 
 def _title(record: Record) -> str:
     names = " / ".join(record.name(part) for part in ("model", "defense", "attack", "task"))
-    return _wrap(f"{names} / seed {record.spec['seed']}  (cell {record.id})")
+    base = f"; base: {record.model.control}" if record.model.control else ""
+    return _wrap(f"{names} / seed {record.spec['seed']}  (cell {record.id}){base}")
 
 
 def _outcome(record: Record) -> str:
@@ -93,7 +94,7 @@ def _recovery(record: Record) -> str:
 
 def _bills(record: Record) -> str:
     cost = record.cost
-    stages = {name: getattr(cost, name) for name in ("lock", "undo", "search", "attack", "reference")}
+    stages = {name: getattr(cost, name) for name in ("lock", "control", "undo", "search", "attack", "reference")}
     shown = {name: bill for name, bill in stages.items() if bill is not None}
     if not shown:
         return ""
