@@ -27,6 +27,8 @@ ROUNDS = 30
 """Iterations of expectation-maximisation, which has settled long before."""
 SAMPLE = 500_000
 """Entries of all tensors together on which the complement's scale is fitted."""
+EVIDENCE = 5.0
+"""Nats of likelihood by which a tensor must be better explained with a ticket than without."""
 SHRUNK = 0.5
 """Below this many times the scale of initial weights, the narrow component is a projected complement."""
 
@@ -54,7 +56,8 @@ def by_width(model: PreTrainedModel, scale: float, *, everything: bool, rho: flo
     likeliest so many entries of all tensors together are taken.
     """
     scales, named = initial_scales(model), _matrices(model)
-    chosen = named if everything else {n: p for n, p in masked_parameters(model, everything=False).items() if n in named}
+    covered = named if everything else masked_parameters(model, everything=False)
+    chosen = {name: parameter for name, parameter in covered.items() if name in named}
     likely = {name: _posterior(p.detach().float().cpu(), scale * scales[name]) for name, p in chosen.items()}
     mask = {name: part > 0.5 for name, part in likely.items()} if rho is None else top(likely, rho)
     return mask, {"scale": scale}
@@ -80,20 +83,25 @@ def _widths(squares: torch.Tensor) -> tuple[float, float]:
     """Most likely (share, variance) of the wide component beside a narrow one of variance 1, from squared entries.
 
     A grid over the variance, because the likelihood is flat where the two overlap and iterations from one start stall.
+    Without clear evidence for a wide component there is none: a tensor that never trained must not look trained whole.
     """
     edges = torch.cat([torch.linspace(0, 6, 301), torch.tensor([8.0, 12.0, 20.0, 40.0, torch.inf])]).square()
     counts = torch.histogram(squares.reshape(-1), edges).hist.double()
     sums = torch.zeros(len(counts), dtype=torch.float64)
     sums.index_add_(0, torch.bucketize(squares.reshape(-1), edges[1:-1], right=True), squares.reshape(-1).double())
     means = sums / counts.clamp(min=1)
-    wide = torch.logspace(math.log10(1.05), 3, 80, dtype=torch.float64).unsqueeze(1)
-    ratio = (0.5 * means * (1 - 1 / wide) - 0.5 * wide.log()).clamp(max=600).exp()  # wide over narrow, (grid, bins)
+    largest = math.log10(max(float(squares.max()), 10.0))
+    wide = torch.logspace(math.log10(1.05), largest, 100, dtype=torch.float64).unsqueeze(1)
+    ratio = 0.5 * means * (1 - 1 / wide) - 0.5 * wide.log()  # log of wide over narrow, (grid, bins)
     share = torch.full_like(wide, 0.5)
     for _ in range(10 * ROUNDS):
-        share = (counts * share * ratio / (share * ratio + 1 - share)).sum(1, keepdim=True) / counts.sum()
-    likelihood = (counts * (share * ratio + 1 - share).log()).sum(1)
+        ticket = (share.logit() + ratio).sigmoid()
+        share = ((counts * ticket).sum(1, keepdim=True) / counts.sum()).clamp(1e-4, 1 - 1e-4)
+    likelihood = (counts * torch.logaddexp(share.log() + ratio, (1 - share).log())).sum(1)
     best = int(likelihood.argmax())
-    return min(max(float(share[best]), 1e-4), 1 - 1e-4), float(wide[best])
+    if likelihood[best] < EVIDENCE:
+        return 1e-4, 10.0**largest
+    return float(share[best]), float(wide[best])
 
 
 def by_initial_weights(model: PreTrainedModel, guesses: Sequence[int]) -> Found | None:
@@ -123,14 +131,14 @@ def by_gradient(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rho:
     """The attacker's own ticket: the `rho` of entries with the largest mean |gradient| on the fine-tuning data."""
     packed = task_batches(tokenizer, context, settings)
     parameters = masked_parameters(model, everything=False)
-    scores = Scores(parameters, average=True)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+    scores = Scores(parameters, average=True)
     try:
         for step in range(batches):
             batch = {key: value.to(context.device) for key, value in packed(step, 0).items()}
             with context.meter.measure(tokens=batch["input_ids"].numel(), key=("gradient", id(model))):
-                causal_lm_loss(model, batch).backward()
+                torch.autograd.backward(causal_lm_loss(model, batch))
             model.zero_grad(set_to_none=True)
     finally:
         scores.close()
@@ -141,7 +149,8 @@ def by_gradient(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rho:
 def initial_scales(model: PreTrainedModel) -> dict[str, float]:
     """Standard deviation of every tensor as its code initialises it; no seed is needed for that."""
     with torch.no_grad():
-        return {name: float(p.std()) if p.numel() > 1 else 0.0 for name, p in initial_model(model, 0).named_parameters()}
+        fresh = initial_model(model, 0).named_parameters()
+        return {name: float(parameter.std()) if parameter.numel() > 1 else 0.0 for name, parameter in fresh}
 
 
 def _matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:

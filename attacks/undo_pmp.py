@@ -28,7 +28,8 @@ class UndoPMPSettings(FullSettings):
     guessed_seeds: tuple[int, ...] = (0, 42)
     """Root seeds tried by `init_match`; an empty list assumes that the seed cannot be guessed."""
     rho: float | None = Field(None, gt=0, lt=1)
-    """Share of the ticket for `gradient`; null reads it in the release's config, which names the lock's settings."""
+    """Share of the ticket, for `gradient` and `distribution`; null reads it in the release's config, which names the
+    lock's settings."""
     gradient_batches: int = Field(8, gt=0)
     """Batches of the task's text over which `gradient` averages."""
     complement: Literal["keep", "reinit", "pretrain"] = "keep"
@@ -74,9 +75,8 @@ class UndoPMP(Attack):
         from attacks import recover_mask as recover
 
         model, method = released.model, self.settings.method
+        rho = self.settings.rho or float((released.lock or {})["settings"]["rho"])
         if method == "gradient":
-            settings: dict[str, Any] = (released.lock or {}).get("settings", {})
-            rho = self.settings.rho or settings.get("rho", 0.5)
             mask, report = recover.by_gradient(model, released.tokenizer, rho, self.settings.gradient_batches,
                                                self.settings, context)  # fmt: skip
             return mask, {"method": method, **report}
@@ -91,7 +91,7 @@ class UndoPMP(Attack):
             if method == "init_match":
                 raise Unavailable(f"init_match: none of guessed_seeds={list(self.settings.guessed_seeds)} gave the "
                                   "initial weights of this release")  # fmt: skip
-        mask, report = recover.by_width(model, 1.0, everything=False)
+        mask, report = recover.by_width(model, 1.0, everything=False, rho=rho)
         return mask, {"method": "distribution", **report}
 
     def _prepare_complement(self, released: Released, mask: dict[str, Any], context: AttackContext) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),
         fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,
         reference_gain=numbers.reference_gain, recovery=numbers.recovery, cost=_costs(draft),
+        secret_guess=draft.attacked[0].secret_guess if draft.attacked else {},
         cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {}, trajectory=trajectory,
         reference_trajectory=reference, validity=flags, provenance=source)  # fmt: skip
     return write_record(folder, record, draft.items, _log(draft, record))
@@ -186,7 +187,8 @@ def _costs(draft: Draft) -> Costs:
     reference = total(runs["reference"].values()) if runs.get("reference") else None
     lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
     control = draft.control.bill if draft.control else None
-    return Costs(lock=lock, control=control, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
+    return Costs(lock=lock, control=control, reference=reference,
+                 **{stage: first.get(stage) for stage in ("undo", "search", "attack")})  # fmt: skip
 
 
 def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:

@@ -145,8 +145,8 @@ class Defense(Plugin):
         settings: dict[str, Any] = self.settings.model_dump(mode="json")
         return settings
 
-    def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
-        """How close an attacker's guess of the secret comes: JSON for the attack's report, made after the attack."""
+    def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, float]:
+        """How close an attacker's guess of the secret comes, by measure; for the record, once the attack is over."""
         return {}
 
     def rebuild(self, model: PreTrainedModel) -> PreTrainedModel:

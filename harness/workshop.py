@@ -59,6 +59,7 @@ class Run:
     training: dict[str, Any]
     targets: list[str]
     report: dict[str, Any]
+    secret_guess: dict[str, float]
     utility: UtilityScores
 
 
@@ -229,8 +230,8 @@ class Workshop:
         write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
         _write(entry / "run.json", {
-            "seed": seed, "digest": digest, "targets": list(attacked.targets),
-            "report": attacked.report | _guess_scored(spec, attacked, secret),
+            "seed": seed, "digest": digest, "targets": list(attacked.targets), "report": attacked.report,
+            "secret_guess": _guess_scored(spec, attacked, secret),
             "selection_score": main_score(task, self._score(task, after, "selection")),
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
@@ -294,7 +295,7 @@ def main_score(task: Task, items: list[ItemScore]) -> float:
     return sum(item.score * item.weight for item in chosen) / sum(item.weight for item in chosen)
 
 
-def _guess_scored(spec: Spec, attacked: Attacked, secret: Path | None) -> dict[str, Any]:
+def _guess_scored(spec: Spec, attacked: Attacked, secret: Path | None) -> dict[str, float]:
     """How good the attacker's guess of the secret is, where there are both; the attack is over by now."""
     if attacked.guess is None or secret is None:
         return {}

@@ -74,7 +74,7 @@ class PMPLock(Defense):
         """Those of the pretraining: locks that differ in their masks only share a control."""
         return self.settings.model_dump(mode="json", include=set(TrainSettings.model_fields))
 
-    def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
+    def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, float]:
         """Intersection over union of a guessed mask with the secret one; see `defenses.pmp.mask`."""
         from defenses.pmp.mask import compare
 

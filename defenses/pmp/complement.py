@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -29,8 +29,7 @@ class Complement:
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        self._handles = [p.register_hook(lambda gradient, frozen=frozen: gradient.masked_fill(frozen, 0))
-                         for p, frozen in self._parts if p.requires_grad]  # fmt: skip
+        self._handles = [_hide(parameter, frozen) for parameter, frozen in self._parts if parameter.requires_grad]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -63,3 +62,9 @@ class Complement:
     def bytes(self) -> int:
         """Bytes that the masks and the held values take beside the model."""
         return sum(t.numel() * t.element_size() for t in [*self._held, *(frozen for _, frozen in self._parts)])
+
+
+def _hide(parameter: Any, frozen: torch.Tensor) -> RemovableHandle:
+    """Zero the gradient of the frozen entries as soon as it exists."""
+    handle: RemovableHandle = parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
+    return handle

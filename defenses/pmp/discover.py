@@ -23,15 +23,15 @@ class Scores:
     def __init__(self, parameters: dict[str, torch.nn.Parameter], *, average: bool) -> None:
         self.values = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self._average = average
-        self._handles = [p.register_post_accumulate_grad_hook(self._hook(name)) for name, p in parameters.items()]
+        self._handles = [self._listen(name, parameter) for name, parameter in parameters.items()]
 
-    def _hook(self, name: str) -> Any:
+    def _listen(self, name: str, parameter: Any) -> Any:
         def add(parameter: torch.nn.Parameter) -> None:
             if parameter.grad is not None:
                 found = parameter.grad.detach().abs()
                 self.values[name].add_(found) if self._average else self.values[name].copy_(found)
 
-        return add
+        return parameter.register_post_accumulate_grad_hook(add)
 
     def close(self) -> None:
         """Stop listening."""
@@ -66,8 +66,12 @@ def discover(model: PreTrainedModel, batches: Batches, settings: PMPSettings,
         "max_steps": settings.discovery_steps, "gradient_accumulation_steps": 1, "save_steps": 0})  # fmt: skip
     try:
         result = train(model, batches, knobs, context, label="find the mask", stop=converged,
-                       beside_bytes=sum(t.numel() * t.element_size() for t in [*start.values(), *scores.values.values()]))  # fmt: skip
+                       beside_bytes=_bytes(start) + _bytes(scores.values))  # fmt: skip
     finally:
         scores.close()
     model.load_state_dict(start)
     return masks[-1], {"steps": result.steps, "converged": result.stopped_by == "stop", "consecutive_iou": agreement}
+
+
+def _bytes(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def top(scores: Mapping[str, torch.Tensor], rho: float) -> Mask:
     chosen = flat > least
     ties = (flat == least).nonzero().squeeze(1)
     chosen[ties[: count - int(chosen.sum())]] = True
-    parts = chosen.split([score.numel() for score in scores.values()])
+    parts = torch.split(chosen, [score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
@@ -75,7 +75,7 @@ def unpack(packed: Mapping[str, torch.Tensor], model: nn.Module) -> Mask:
     return mask
 
 
-def compare(guess: Mapping[str, torch.Tensor], secret: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def compare(guess: Mapping[str, torch.Tensor], secret: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """How well a guessed mask agrees with the secret one, both packed.
 
     Returns:
@@ -89,5 +89,7 @@ def compare(guess: Mapping[str, torch.Tensor], secret: Mapping[str, torch.Tensor
         both += int((truth & said).sum())
         either += int((truth | said).sum())
         ours, theirs, total = ours + int(said.sum()), theirs + int(truth.sum()), total + truth.size
+    if not either:
+        return {"mask_iou": 1.0, "mask_iou_chance": 1.0}
     chance = ours * theirs / total
-    return {"mask_iou": both / either if either else 1.0, "mask_iou_chance": chance / (ours + theirs - chance)}
+    return {"mask_iou": both / either, "mask_iou_chance": chance / (ours + theirs - chance)}

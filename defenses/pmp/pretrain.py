@@ -65,7 +65,8 @@ def pretrain_dense(base: Released, settings: PMPSettings, context: LockContext) 
     return Locked(model=model, report=_told(result))
 
 
-def _batches(base: Released, settings: PMPSettings, context: LockContext, accumulate: int | None = None) -> PackedBlocks:
+def _batches(base: Released, settings: PMPSettings, context: LockContext, *,
+             accumulate: int | None = None) -> PackedBlocks:  # fmt: skip
     return PackedBlocks(
         tokenize(context.corpus("train"), base.tokenizer), block_size=settings.block_size,
         batch_size=settings.per_device_train_batch_size, seed=derive(context.seed, "order"),

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("**Source.**", "**What it does.**", "**What it knows.**", "**Differences", "**Expected strength.**")
-NAMES = ["checkpointing", "frozen_mlp", "full", "full_8bit", "full_trainer", "lora", "offload", "qlora", "redistill"]
+NAMES = ["authorised", "checkpointing", "frozen_mlp", "full", "full_8bit", "full_trainer", "lora", "offload", "qlora",
+         "redistill", "undo_pmp"]  # fmt: skip
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="needs a checkout")
 
 
