@@ -35,7 +35,8 @@ SHRUNK = 0.5
 
 def complement_scale(model: PreTrainedModel) -> float:
     """The width of the narrower of two centred normals that fit all matrices, in units of the initial weights'."""
-    scales, named = initial_scales(model), _matrices(model)
+    scales = initial_scales(model)
+    named = _matrices(model, scales)
     pooled = torch.cat([(named[name].detach().float().cpu() / scales[name]).reshape(-1) for name in named])
     squares = pooled[:: max(1, len(pooled) // SAMPLE)].square().double()
     share, narrow, wide = 0.5, float(squares.median()) / 4, 4 * float(squares.mean())
@@ -55,7 +56,8 @@ def by_width(model: PreTrainedModel, scale: float, *, everything: bool, rho: flo
     because the gradients that chose the ticket are sums of outer products. Where the ticket's share `rho` is known, the
     likeliest so many entries of all tensors together are taken.
     """
-    scales, named = initial_scales(model), _matrices(model)
+    scales = initial_scales(model)
+    named = _matrices(model, scales)
     covered = named if everything else masked_parameters(model, everything=False)
     chosen = {name: parameter for name, parameter in covered.items() if name in named}
     likely = {name: _posterior(p.detach().float().cpu(), scale * scales[name]) for name, p in chosen.items()}
@@ -110,7 +112,7 @@ def by_initial_weights(model: PreTrainedModel, guesses: Sequence[int]) -> Found 
     Assumes the owner's framework and versions, weights drawn on the CPU by the lock's own code, and a seed among
     `guesses`. A guess is right when far more entries agree than would by chance, at the precision of the release.
     """
-    named = _matrices(model)
+    named = _matrices(model, initial_scales(model))
     for guess in guesses:
         fresh = dict(initial_model(model, init_seed(derive(guess, "lock"))).named_parameters())
         equal, chance, total, mask = 0, 0, 0, {}
@@ -153,9 +155,8 @@ def initial_scales(model: PreTrainedModel) -> dict[str, float]:
         return {name: float(parameter.std()) if parameter.numel() > 1 else 0.0 for name, parameter in fresh}
 
 
-def _matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+def _matrices(model: PreTrainedModel, scales: dict[str, float]) -> dict[str, torch.nn.Parameter]:
     """Matrices whose initial values are random, embeddings included."""
-    scales = initial_scales(model)
     return {name: p for name, p in model.named_parameters() if p.ndim == 2 and scales[name] > 0}
 
 

@@ -103,7 +103,10 @@ def test_the_secret_is_not_in_the_release(model: str, workshop: Workshop) -> Non
     secret = load_file(lock.folder / "secret.safetensors")
     folder = lock.folder / "model"
     held = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    assert all(bits.numpy().tobytes()[:32] not in held for bits in secret.values() if bits.numel() >= 32)
+    masks = [bits.numpy().tobytes() for bits in secret.values()]
+    telling = [bits for bits in masks if len(set(bits)) > 8]  # a mask of zeros or ones only may occur by chance
+    assert len(telling) > 5
+    assert not [bits for bits in telling if bits in held]
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.float32"}  # noqa: SIM118
     config = json.loads((folder / "config.json").read_text())
