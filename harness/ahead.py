@@ -60,16 +60,18 @@ def make(piece: Piece, workshop: Workshop) -> None:
 
     spec = Spec.parse(piece.spec, "spec")
     task = spec.build_task(workshop.data_dir)
-    base = workshop.base(spec)
+    model, pretrains = workshop.base(spec), spec.build_defense().pretrains
+    control = workshop.lock(spec, model, control=True) if pretrains else None
+    base = workshop.unlocked(spec, control)
     if piece.kind == "base":
         workshop.scores(spec, task, base, "base")
         workshop.utility(spec, base)
     elif piece.kind == "reference":
-        found = search(workshop, spec, task, lambda: workshop.base(spec), "reference")
+        found = search(workshop, spec, task, lambda: workshop.unlocked(spec, control), "reference")
         workshop.run(spec, task, base, "reference", piece.replicate, None, found)
     else:
-        lock = workshop.lock(spec, base)
-        secret = workshop.secret(spec, lock)
+        lock = workshop.lock(spec, model)
+        secret = workshop.secret(lock)
         found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), "attacked", secret)
         workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, secret, found)
 

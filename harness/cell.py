@@ -38,6 +38,7 @@ class Draft:
     base: Released | None = None
     locked: Released | None = None
     lock: Lock | None = None
+    control: Lock | None = None
     parameters: tuple[int | None, int | None] = (None, None)
     fidelity: Fidelity = field(default_factory=lambda: Fidelity(reason="not measured"))
     items: list[Item] = field(default_factory=list)
@@ -92,19 +93,21 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
     ahead = workshop.ahead if workshop.device(spec) == "cpu" else None
     if ahead is not None:
         ahead.start()
-    draft.base = base = workshop.base(spec)
+    model, pretrains = workshop.base(spec), spec.build_defense().pretrains
+    draft.control = control = workshop.lock(spec, model, control=True) if pretrains else None
+    draft.base = base = workshop.unlocked(spec, control) if control else model
     draft.parameters = (base.model.num_parameters(), None)
     if ahead is not None and threads_for(base.model.num_parameters()) == 1:
         ahead.take(spec)
-        workshop.lock(spec, base)  # first: everything but the references waits for it
+        workshop.lock(spec, model)  # first: everything but the references waits for it
     _untouched(draft, workshop, base, "base")
-    draft.lock = lock = workshop.lock(spec, base)
+    draft.lock = lock = workshop.lock(spec, model)
     draft.locked = locked = workshop.locked(spec, lock)
     draft.parameters = (base.model.num_parameters(), locked.model.num_parameters())
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
-    secret = workshop.secret(spec, lock)
-    _attacks(draft, workshop, "reference", lambda: workshop.base(spec), None)  # first: other cells share it
+    secret = workshop.secret(lock)
+    _attacks(draft, workshop, "reference", lambda: workshop.unlocked(spec, control), None)  # other cells share it
     _attacks(draft, workshop, "attacked", lambda: workshop.locked(spec, lock), secret)
 
 
@@ -170,6 +173,7 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),
         fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,
         reference_gain=numbers.reference_gain, recovery=numbers.recovery, cost=_costs(draft),
+        secret_guess=draft.attacked[0].secret_guess if draft.attacked else {},
         cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {}, trajectory=trajectory,
         reference_trajectory=reference, search=Searches(**draft.searches) if spec.search.trials else None,
         validity=flags, provenance=source)  # fmt: skip
@@ -188,8 +192,9 @@ def _task_info(spec: Spec, task: Task) -> TaskInfo:
 def _model(draft: Draft) -> ModelInfo:
     name, (parameters, locked) = draft.spec.model.name, draft.parameters
     family = type(draft.base.model).__name__ if draft.base else None
+    control = draft.base.name if draft.base and draft.control else None
     return ModelInfo(name=name, parameters=parameters, locked_parameters=locked, dtype=draft.spec.model.dtype,
-                     family=family)  # fmt: skip
+                     family=family, control=control)  # fmt: skip
 
 
 def _trajectory(runs: list[Run]) -> list[Point]:
@@ -203,7 +208,9 @@ def _costs(draft: Draft) -> Costs:
     first = runs.get("attacked", {})
     reference = total(runs["reference"].values()) if runs.get("reference") else None
     lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
-    return Costs(lock=lock, reference=reference, **{stage: first.get(stage) for stage in ("undo", "search", "attack")})
+    control = draft.control.bill if draft.control else None
+    return Costs(lock=lock, control=control, reference=reference,
+                 **{stage: first.get(stage) for stage in ("undo", "search", "attack")})  # fmt: skip
 
 
 def _summaries(draft: Draft, runs: list[Run], side: int) -> list[validity.RunSummary]:
@@ -221,6 +228,8 @@ def _log(draft: Draft, record: Record) -> str:
             losses = run.training["losses"]
             lines.append(f"{side} seed {run.seed}: {len(losses)} steps, loss {losses[0]:.4f} -> {losses[-1]:.4f}, "
                          f"stopped by {run.training['stopped_by']}, report {run.report}")  # fmt: skip
+    if draft.control:
+        lines.append(f"control report: {draft.control.report}")
     if draft.lock:
         lines.append(f"lock report: {draft.lock.report}")
     lines += [*draft.log, f"{record.provenance.finished} {record.status} {record.status_reason or ''}"]

@@ -157,12 +157,11 @@ class Run:
         ))  # fmt: skip
 
     def _reason_to_stop(self) -> str:
+        ended = self._stop is not None and self._stop(self._state.step)  # asked after every step, the last included
         left = self._meter.seconds_left()
         if left is not None and left <= 0:
             return "seconds"
-        if self._stop is not None and self._stop(self._state.step):
-            return "stop"
-        return ""
+        return "stop" if ended else ""
 
     def _score(self) -> None:
         """One point of the trajectory; neither time nor random numbers nor modes are touched."""

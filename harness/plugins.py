@@ -109,6 +109,8 @@ class Attacked:
     targets: Sequence[str]
     """Names of every trained tensor or adapted module, as resolved from the model in hand (invariant 3)."""
     report: dict[str, Any] = field(default_factory=dict)
+    guess: dict[str, Any] | None = None
+    """The attacker's guess of the lock's secret, in the secret's own format; scored by `Defense.compare` afterwards."""
 
 
 class Plugin(ABC):
@@ -130,10 +132,26 @@ class Defense(Plugin):
 
     structural: ClassVar[bool] = False
     """Whether the lock changes the module tree (then `rebuild` must be overridden)."""
+    pretrains: ClassVar[bool] = False
+    """Whether the lock trains a model of its own from scratch (then `control` must be overridden): the control, and not
+    the base, which has seen other and perhaps far more tokens, is what the locked model is compared with."""
 
     @abstractmethod
     def lock(self, base: Released, context: LockContext) -> Locked:
         """Lock `base` (may modify `base.model` in place and return it)."""
+
+    def control(self, base: Released, context: LockContext) -> Locked:
+        """Of a lock that pretrains: the same pretraining without the lock, from a context of the same seed."""
+        raise NotImplementedError(f"{type(self).__name__} pretrains but has no control")
+
+    def control_settings(self) -> dict[str, Any]:
+        """The settings (JSON) that the control depends on; locks that share them share the control."""
+        settings: dict[str, Any] = self.settings.model_dump(mode="json")
+        return settings
+
+    def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, float]:
+        """How close an attacker's guess of the secret comes, by measure; for the record, once the attack is over."""
+        return {}
 
     def rebuild(self, model: PreTrainedModel) -> PreTrainedModel:
         """Give a freshly built base-architecture `model` the locked module tree, weights to be loaded after.

@@ -71,6 +71,8 @@ class Record(Settings):
     """Bills."""
     cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
     """By recovery threshold, "0.5" and "0.9"."""
+    secret_guess: dict[str, float] = Field(default_factory=dict)
+    """How close the attacker's guess of the lock's secret came, by measure (first attack seed); empty: no guess."""
     trajectory: list[Point] = Field(default_factory=list)
     """The attack's first seed, from the untouched locked model on."""
     reference_trajectory: list[Point] = Field(default_factory=list)

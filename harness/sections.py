@@ -95,6 +95,8 @@ class ModelInfo(Settings):
     """Type of the weights in memory."""
     family: str | None = None
     """Architecture, as transformers names it."""
+    control: str | None = None
+    """What stands in the base's place everywhere in this record, because the lock pretrains; null: the base itself."""
 
 
 class Fidelity(Settings):
@@ -132,6 +134,8 @@ class Costs(Settings):
 
     lock: Bill | None = None
     """Making the locked model."""
+    control: Bill | None = None
+    """Pretraining the control that a lock which pretrains is compared with; no part of the lock's cost."""
     undo: Bill | None = None
     """What the attacker did to the lock before training (first attack seed)."""
     search: Bill | None = None

@@ -17,6 +17,7 @@ from harness import probes, registry
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
 from harness.errors import Outcome, Unavailable, UsageError
+from harness.files import sha256
 from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, ItemScore, Knowledge, LockContext, Released, Split, Task
@@ -63,6 +64,8 @@ class Run:
     training: dict[str, Any]
     targets: list[str]
     report: dict[str, Any]
+    secret_guess: dict[str, float]
+    """How close the attack's guess of the lock's secret came, by measure."""
     utility: UtilityScores | None
     """What the attacked model still does; a reference's is not asked for."""
 
@@ -86,27 +89,35 @@ class Workshop:
                           trust_remote_code=choice.trust_remote_code, revision=choice.revision,
                           known=registry.models().working())  # fmt: skip
 
-    def lock(self, spec: Spec, base: Released) -> Lock:
-        """The locked model's folder: made once for each (base, defense settings, corpus, seed, precision)."""
+    def lock(self, spec: Spec, base: Released, *, control: bool = False) -> Lock:
+        """The locked model's folder: made once for each (base, defense settings, corpus, seed, precision).
+
+        Args:
+            spec: says how.
+            base: the model as the spec names it.
+            control: make the lock's control instead (`Defense.control`).
+        """
         from harness.models.save import save_released
 
-        bf16 = self.bf16(spec, base.model)
-        key = {"base": base.digest, "defense": spec.defense, "corpus": spec.corpus, "seed": spec.seed, "bf16": bf16,
+        bf16, defense = self.bf16(spec, base.model), spec.build_defense()
+        made = {"name": spec.defense["name"], **defense.control_settings()} if control else spec.defense
+        key = {"base": base.digest, "defense": made, "corpus": spec.corpus, "seed": spec.seed, "bf16": bf16,
                "device": self.device(spec), "corpus_digest": self._corpus_digest(spec)}  # fmt: skip
 
         def make(entry: Path, work: Path) -> None:
-            self.progress.note(f"locking {base.name} with {spec.defense['name']}")
-            fresh, defense, meter = self.base(spec), spec.build_defense(), Meter()
+            done = "training the control of" if control else f"locking {base.name} with"
+            self.progress.note(f"{done} {spec.defense['name']}")
+            fresh, meter = self.base(spec), Meter()
             context = LockContext(seed=derive(spec.seed, "lock"), device=self.device(spec), folder=work, meter=meter,
                                   data_dir=self.data_dir, bf16=bf16, progress=self.progress,
                                   corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip
             with meter.stage("lock"):
-                locked = defense.lock(fresh, context)
+                locked = defense.control(fresh, context) if control else defense.lock(fresh, context)
             settings = {k: v for k, v in spec.defense.items() if k != "name"}
+            lock = None if control else {"defense": spec.defense["name"], "settings": settings}
             digest = save_released(locked.model, fresh.tokenizer, entry / "model",
-                                   dtype=locked.dtype or stored_dtype(base),
-                                   lock={"defense": spec.defense["name"], "settings": settings},
-                                   base_name=base.name, base_digest=base.digest, defense=defense)  # fmt: skip
+                                   dtype=locked.dtype or stored_dtype(base), lock=lock, base_name=base.name,
+                                   base_digest=base.digest, defense=None if control else defense)  # fmt: skip
             if locked.secret is not None:
                 from safetensors.torch import save_file
 
@@ -114,10 +125,17 @@ class Workshop:
             _write(entry / "lock.json", {"digest": digest, "bill": meter.bills["lock"].model_dump(mode="json"),
                                          "report": locked.report})  # fmt: skip
 
-        folder, hit = self.entry("locks", base, key, make)
+        folder, hit = self.entry("controls" if control else "locks", base, key, make)
         saved = json.loads((folder / "lock.json").read_text())
         return Lock(folder=folder, digest=saved["digest"], bill=Bill(**saved["bill"]), report=saved["report"],
                     seconds_saved=hit)  # fmt: skip
+
+    def unlocked(self, spec: Spec, control: Lock | None) -> Released:
+        """What the locked model is compared with: the base, or the control (as released) where there is one."""
+        if control is None:
+            return self.base(spec)
+        control_of = f"{spec.model.name}, control of {spec.defense['name']}"
+        return dataclasses.replace(self.locked(spec, control), name=control_of)
 
     def locked(self, spec: Spec, lock: Lock) -> Released:
         """The locked model as released: read back from its folder, at the precision it is stored in."""
@@ -129,9 +147,10 @@ class Workshop:
         name = spec.model.name if lock_name == "none" else f"{spec.model.name} locked by {lock_name}"
         return dataclasses.replace(released, name=name)
 
-    def secret(self, spec: Spec, lock: Lock) -> Path | None:
-        """The lock's secret, for an attack that may know it."""
-        return lock.folder / "secret.safetensors" if spec.build_attack().knowledge is Knowledge.SECRET else None
+    def secret(self, lock: Lock) -> Path | None:
+        """The lock's secret, where it has one; an attack is shown it only if its knowledge is `secret`."""
+        path = lock.folder / "secret.safetensors"
+        return path if path.exists() else None
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
@@ -188,6 +207,7 @@ class Workshop:
         if searched is not None:
             spec = spec.model_copy(update={"attack": searched.attack})
         key = {**self.attack_key(spec, task, target, seed), "utility": spec.utility.model_dump(mode="json"),
+               "secret": sha256(secret) if secret else None,
                **({"search": digest_of(searched)} if searched is not None else {})}  # fmt: skip
 
         def make(entry: Path, work: Path) -> None:
@@ -232,10 +252,12 @@ class Workshop:
             report(score := main_score(task, scored))
             return score
 
+        attack = spec.build_attack()
+        shown = secret if attack.knowledge is Knowledge.SECRET else None
         context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
                                 data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
-                                task=task, secret=secret, probe=probe)  # fmt: skip
-        attacked = spec.build_attack().attack(target, context)
+                                task=task, secret=shown, probe=probe)  # fmt: skip
+        attacked = attack.attack(target, context)
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
                                              name=f"{target.name}, attacked")  # fmt: skip
@@ -252,6 +274,7 @@ class Workshop:
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}
         _write(entry / "run.json", {
             "seed": seed, "digest": after.digest, "targets": list(attacked.targets), "report": attacked.report,
+            "secret_guess": _guess_scored(spec, attacked, secret),
             "bills": {stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
             "training": training, "utility": utility and utility.model_dump(mode="json"),
@@ -311,6 +334,15 @@ def main_score(task: Task, items: list[ItemScore]) -> float:
     """Weighted mean of the task's main metric."""
     chosen = [item for item in items if item.metric == task.metric]
     return sum(item.score * item.weight for item in chosen) / sum(item.weight for item in chosen)
+
+
+def _guess_scored(spec: Spec, attacked: Attacked, secret: Path | None) -> dict[str, float]:
+    """How good the attacker's guess of the secret is, where there are both; the attack is over by now."""
+    if attacked.guess is None or secret is None:
+        return {}
+    from safetensors.torch import load_file
+
+    return spec.build_defense().compare(attacked.guess, load_file(secret))
 
 
 def as_item(score: ItemScore, model: Side, seed: int | None) -> Item:

@@ -42,7 +42,8 @@ def utility_table(scores: Mapping[str, Any]) -> str:
 
 def _title(record: Record) -> str:
     names = " / ".join(record.name(part) for part in ("model", "defense", "attack", "task"))
-    return _wrap(f"{names} / seed {record.spec['seed']}  (cell {record.id})")
+    base = f"; base: {record.model.control}" if record.model.control else ""
+    return _wrap(f"{names} / seed {record.spec['seed']}  (cell {record.id}){base}")
 
 
 def _outcome(record: Record) -> str:
@@ -83,6 +84,7 @@ def _recovery(record: Record) -> str:
         value = "undefined" if interval.value is None else units.number(interval.value)
         behind = f"{interval.n_items} items, {interval.n_seeds} seeds" if interval.n_items else ""
         rows.append([name, value, units.ends(interval), behind])
+    rows += [[name, units.number(value), "", ""] for name, value in record.secret_guess.items()]
     for threshold, cost in record.cost_to_recover.items():
         value = "> budget" if cost.censored else units.count(cost.flops, "FLOP")
         behind = f"{units.ratio(cost.ratio)} the base's" if cost.ratio is not None else ""
@@ -117,7 +119,7 @@ def _short(value: Any) -> str:
 
 def _bills(record: Record) -> str:
     cost = record.cost
-    stages = {name: getattr(cost, name) for name in ("lock", "undo", "search", "attack", "reference")}
+    stages = {name: getattr(cost, name) for name in ("lock", "control", "undo", "search", "attack", "reference")}
     shown = {name: bill for name, bill in stages.items() if bill is not None}
     if not shown:
         return ""

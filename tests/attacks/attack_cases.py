@@ -24,8 +24,10 @@ ATTACKS = {
     "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
     "mezo": "mezo:MeZO", "undo_specdef": "undo_specdef:UndoSpecDef",
     "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
+    "authorised": "authorised:Authorised", "undo_pmp": "undo_pmp:UndoPMP",
 }  # fmt: skip
-QUICK = [name for name in ATTACKS if name != "offload"]
+QUICK = [name for name in ATTACKS if name not in ("offload", "authorised", "undo_pmp")]
+"""`authorised` and `undo_pmp` are `full` on these models; test_undo_pmp.py has others."""
 SMALL: dict[str, dict[str, Any]] = {
     "redistill": {"undo_steps": 30, "sampled_tokens": 0}, "distil_student": {"distil_steps": 20, "sampled_tokens": 0},
     "undo_specdef": {"distil_steps": 30, "sampled_tokens": 0, "distil_batch_size": 4},
