@@ -28,7 +28,7 @@ class UndoSpecDefSettings(FullSettings):
     """Most outlying values looked for in a matrix."""
     distil_steps: int = Field(50, ge=0)
     """Steps of KL to the locked model after the repair, every parameter trained; 0 is no distillation."""
-    distil_learning_rate: float = Field(1e-3, gt=0)
+    distil_learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the distillation (cosine)."""
     distil_batch_size: int = Field(8, gt=0)
     """Sequences a step of the distillation."""
