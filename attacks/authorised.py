@@ -6,12 +6,12 @@ this is plain full fine-tuning.
 
 from __future__ import annotations
 
-from attacks.full import FullSettings
+from attacks.full import UndoneSettings
 from harness.errors import Unavailable
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 
-class AuthorisedSettings(FullSettings):
+class AuthorisedSettings(UndoneSettings):
     """`full`'s settings."""
 
 

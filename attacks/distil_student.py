@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from attacks.full import FullSettings
+from attacks.full import UndoneSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 
-class DistilStudentSettings(FullSettings):
+class DistilStudentSettings(UndoneSettings):
     """`full`'s settings for the fine-tuning, and how the student is made."""
 
     init: Literal["reuse", "random"] = "reuse"

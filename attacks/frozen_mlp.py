@@ -15,12 +15,13 @@ from harness.plugins import Attack, AttackContext, Attacked, Released
 class FrozenMLPSettings(FullSettings):
     """`full`'s settings, and what may train."""
 
-    scope: Literal["attention", "all_but_mlp"] = "attention"
-    """`attention` trains the self-attention modules only; `all_but_mlp` also norms, embeddings and the output head."""
+    scope: Literal["attention", "all_but_mlp"] = "all_but_mlp"
+    """`all_but_mlp` trains attention, norms, embeddings and the output head; `attention` the self-attention only, which
+    the sweep found weaker."""
 
 
 class FrozenMLP(Attack):
-    """Fine-tune attention only; the MLPs, or what a lock put in their place, are frozen."""
+    """Fine-tune everything but the MLPs, or what a lock put in their place."""
 
     Settings = FrozenMLPSettings
     settings: FrozenMLPSettings

@@ -11,6 +11,13 @@ from harness.train_settings import TrainSettings
 class FullSettings(TrainSettings):
     """Training knobs with the rate that a sweep found best on a locked model (docs/attacks/README.md)."""
 
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
+
+
+class UndoneSettings(FullSettings):
+    """`full`'s settings for a model whose lock has been undone: the rate that the sweep found best on the base."""
+
     learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class LoRASettings(FullSettings):
     """Training knobs and PEFT's names for the adapters."""
 
+    learning_rate: float = Field(5e-3, gt=0)
+    """Peak learning rate."""
     r: int = Field(64, gt=0)
     """Rank of each adapter; where a side of the layer is shorter, that side (more would only cost memory)."""
     lora_alpha: float = Field(128.0, gt=0)

@@ -18,6 +18,8 @@ from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 class RedistillSettings(FullSettings):
     """`full`'s settings for the fine-tuning, and how the lock is undone before."""
 
+    learning_rate: float = Field(5e-3, gt=0)
+    """Peak learning rate of the fine-tuning."""
     undo_steps: int = Field(200, ge=0)
     """Optimizer steps of fitting the shallow MLPs, all layers side by side; 0 leaves the closed-form start."""
     undo_learning_rate: float = Field(3e-2, gt=0)

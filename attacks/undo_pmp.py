@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from attacks.full import FullSettings
+from attacks.full import UndoneSettings
 from harness.errors import Unavailable
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attacks.recover_mask import Found
 
 
-class UndoPMPSettings(FullSettings):
+class UndoPMPSettings(UndoneSettings):
     """`full`'s settings for the fine-tuning, how the mask is read off, and what is done with it."""
 
     method: Literal["auto", "magnitude", "init_match", "distribution", "gradient"] = "auto"

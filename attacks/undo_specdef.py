@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from attacks.full import FullSettings
+from attacks.full import UndoneSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 
-class UndoSpecDefSettings(FullSettings):
+class UndoSpecDefSettings(UndoneSettings):
     """`full`'s settings for the fine-tuning, and how the lock is undone before."""
 
     repair: Literal["clip", "rescale", "none"] = "clip"

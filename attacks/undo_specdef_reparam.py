@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from attacks.full import FullSettings
+from attacks.full import UndoneSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PROBE_TOKENS = 16
 """Tokens on which pairs are looked for."""
 
 
-class UndoSpecDefReparamSettings(FullSettings):
+class UndoSpecDefReparamSettings(UndoneSettings):
     """`full`'s settings for the fine-tuning, and how the lock is undone before."""
 
     method: Literal["merge", "freeze", "scaled_lr", "fp64", "chain"] = "merge"
