@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
 
@@ -15,6 +17,8 @@ from harness.plugins import Attack, AttackContext, Attacked, Released
 class FrozenMLPSettings(FullSettings):
     """`full`'s settings, and what may train."""
 
+    learning_rate: float = Field(1e-2, gt=0)
+    """Peak learning rate."""
     scope: Literal["attention", "all_but_mlp"] = "all_but_mlp"
     """`all_but_mlp` trains attention, norms, embeddings and the output head; `attention` the self-attention only, which
     the sweep found weaker."""

@@ -27,7 +27,7 @@ RATES = {
 }  # fmt: skip
 """`full_trainer`, `checkpointing` and `offload` follow the trajectory of `full` and share its default."""
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
-    "frozen_mlp": ({}, {"scope": "all_but_mlp"}), "lora": ({}, {"r": 16, "lora_alpha": 32.0}),
+    "frozen_mlp": ({}, {"scope": "attention"}), "lora": ({}, {"r": 16, "lora_alpha": 32.0}),
 }
 
 
