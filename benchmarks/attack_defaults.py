@@ -100,13 +100,13 @@ def lines_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str, str], dict
     return found
 
 
-def best_rate(rows: list[dict[str, Any]], attack: str) -> float | None:
-    """The rate with the least mean regret on the locked model over the tasks; None where fewer than two were tried.
+def best_rate(rows: list[dict[str, Any]], attack: str, target: str = "locked") -> float | None:
+    """The rate with the least mean regret on one model over the tasks; None where fewer than two were tried.
 
     The regret is the distance to the best score of a line, as a part of that line's range.
     """
-    lines = [found for (name, settings, _, target), found in lines_of(rows).items()
-             if name == attack and settings == "{}" and target == "locked"]  # fmt: skip
+    lines = [found for (name, settings, _, model), found in lines_of(rows).items()
+             if name == attack and settings == "{}" and model == target]  # fmt: skip
     rates = set.intersection(*(set(found) for found in lines)) if len(lines) == len(TASKS) else set()
     if len(rates) < 2:
         return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from functools import cache as memoize
@@ -37,8 +38,8 @@ def digest_of(value: Any) -> str:
 
 @memoize
 def environment() -> dict[str, str]:
-    """What cached results depend on beside their key: our code and the numerical libraries."""
-    found = {}
+    """What cached results depend on beside their key: our code, the numerical libraries, and Python's own texts."""
+    found = {"python": platform.python_version()}
     for name in ("torch", "transformers", "accelerate", "peft", "lm_eval", "deepspeed", "bitsandbytes"):
         try:
             found[name] = version(name)

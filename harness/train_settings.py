@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.settings import Settings
+
+OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "muon", "shampoo", "soap",
+                   "psgd_kron")  # fmt: skip
+"""What `harness.optimizers` can build, known without torch, so that another name is refused before a lock is made."""
 
 
 class TrainSettings(Settings):
@@ -27,7 +31,7 @@ class TrainSettings(Settings):
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
     """Share of the steps spent warming up."""
     optim: str = "adamw_torch"
-    """Optimizer by name (harness.optimizers)."""
+    """Optimizer by name, one of `OPTIMIZER_NAMES`."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
@@ -44,3 +48,10 @@ class TrainSettings(Settings):
     """Points of the trajectory at which the model is scored, the end included (the start is added)."""
     save_steps: int = Field(0, ge=0)
     """Steps between resumable checkpoints in the context's folder; 0 is none."""
+
+    @field_validator("optim")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        if name not in OPTIMIZER_NAMES:
+            raise ValueError(f"allowed: {', '.join(OPTIMIZER_NAMES)}")
+        return name

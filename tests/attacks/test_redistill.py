@@ -73,8 +73,8 @@ def test_the_polish_brings_the_model_closer_to_the_locked_one() -> None:
     target = released("dlr_llama").model(input_ids=ids).logits.log_softmax(-1)
 
     def distance(steps: int) -> float:
-        # The warm-up's first step has rate 0, so one step of fine-tuning leaves the undone model as it is.
-        result = build("redistill", undo_steps=5, polish_steps=steps, max_steps=1).attack(
+        # One step at such a rate leaves the undone model as it is.
+        result = build("redistill", undo_steps=5, polish_steps=steps, max_steps=1, learning_rate=1e-9).attack(
             released("dlr_llama"), context())  # fmt: skip
         logits = result.model(input_ids=ids).logits.log_softmax(-1)
         return float(torch.nn.functional.kl_div(logits, target, log_target=True, reduction="batchmean"))

@@ -8,7 +8,7 @@ import torch
 from harness.errors import Unavailable, UsageError
 from harness.muon import StackedMuon
 from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, scale_rates, state_bytes
-from harness.training import TrainSettings
+from harness.train_settings import OPTIMIZER_NAMES, TrainSettings
 
 
 def _problem() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -137,3 +137,9 @@ def test_rates_of_single_tensors_are_scaled_and_the_others_are_not(name: str) ->
 def test_unknown_name_lists_the_allowed() -> None:
     with pytest.raises(UsageError, match=r"unknown optim 'adamw_torhc'. Did you mean 'adamw_torch'.*adafactor"):
         build_optimizer("adamw_torhc", [], TrainSettings())
+
+
+def test_the_names_known_without_torch_are_those_that_can_be_built() -> None:
+    assert tuple(OPTIMIZERS) == OPTIMIZER_NAMES
+    with pytest.raises(UsageError, match=r"attack.optim='adam': .*allowed: adamw_torch, "):
+        TrainSettings.parse({"optim": "adam"}, "attack")
