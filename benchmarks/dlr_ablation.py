@@ -42,7 +42,7 @@ VARIANTS += [{"depth": 32, "norm": "rms", "init": "greedy"}, {"depth": 8, "norm"
              {"depth": 32, "norm": "rms", "init": "partition"}]  # fmt: skip
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 ATTACK_STEPS = 60
-UNDO = RedistillSettings(undo_steps=60, polish_steps=60, eval_points=0)
+UNDO = RedistillSettings(undo_steps=60, polish_steps=60, eval_points=0, learning_rate=3e-3)
 """As much training as the lock had, from the attacker's own side: fitting, then KL to the locked model."""
 TASK = PythonSource(PythonSourceSettings(max_items=100))
 
