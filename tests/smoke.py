@@ -14,7 +14,10 @@ from pathlib import Path
 from harness.cli.main import main
 
 SHORT = ["replicates=1", "attack.max_steps=4", "attack.eval_points=1"]
-SHORT_LOCK = {"dlr": ["defense.module_steps=4", "defense.cascade_steps=0", "defense.polish_steps=4"]}
+SHORT_LOCK = {
+    "dlr": ["defense.module_steps=4", "defense.cascade_steps=0", "defense.polish_steps=4"],
+    "specdef": ["defense.max_steps=4"], "pmp": ["defense.max_steps=4", "defense.discovery_steps=4"],
+}  # fmt: skip
 
 
 def smoke(environment: str, folder: Path, *more: str) -> int:
