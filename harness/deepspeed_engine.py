@@ -13,11 +13,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 from torch._C._distributed_c10d import HashStore
 
+from harness.cache import default_root
 from harness.engine import Batch, LossFn, make_accelerator
 from harness.errors import Unavailable, UsageError
 from harness.meters.memory import module_bytes
@@ -118,7 +121,8 @@ class DeepSpeedEngine:
             "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
             deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
         self.watch = _HookWatch(self._twin)
-        self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
+        with _sole_builder():
+            self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
         self.device: torch.device = accelerator.device
         self._micro, self._stepped = 0, False
 
@@ -185,6 +189,21 @@ class DeepSpeedEngine:
         self._globals.__exit__(None, None, None)
 
 
+@contextmanager
+def _sole_builder() -> Iterator[None]:
+    """One process at a time compiles DeepSpeed's CPU optimizer, which its first use does.
+
+    torch marks a build by a file `lock`, which a killed build leaves behind, and every later process would wait for it
+    for ever. Under a lock of the operating system, which ends with its process, such a file is nobody's.
+    """
+    folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "building"):
+        for abandoned in folder.rglob("lock"):
+            abandoned.unlink()
+        yield
+
+
 def _offloaded(zero: dict[str, Any], part: str) -> bool:
     return bool(zero.get(part, {}).get("device", "none") != "none")
 
@@ -210,6 +229,7 @@ def _globals_kept(device: str) -> Iterator[None]:
     environment, threads = dict(os.environ), torch.get_num_threads()
     linear = torch.nn.functional.linear
     os.environ.update(_ENVIRONMENT)
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(default_root() / "torch_extensions"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"

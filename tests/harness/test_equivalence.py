@@ -149,6 +149,21 @@ def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("offload_ready")
+def test_a_build_that_was_killed_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.deepspeed_engine import zero_config
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    abandoned = tmp_path / "extensions" / "cpu_adam" / "lock"
+    abandoned.parent.mkdir(parents=True)
+    abandoned.touch()
+    result, *_ = member(tmp_path, options={"deepspeed": zero_config(2)})
+    assert result.steps > 0
+    assert not abandoned.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("offload_ready")
 def test_offload_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     from harness.deepspeed_engine import zero_config
