@@ -52,6 +52,6 @@ class TrainSettings(Settings):
     @field_validator("optim")
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
-        if name not in OPTIMIZER_NAMES:
+        if cls.model_fields["optim"].annotation is str and name not in OPTIMIZER_NAMES:  # else by its own type
             raise ValueError(f"allowed: {', '.join(OPTIMIZER_NAMES)}")
         return name

@@ -79,3 +79,17 @@ def tiny_llama() -> Any:
     from harness.plugins import Released
 
     return Released(model=random_llama(), tokenizer=byte_tokenizer(), digest="0" * 64, name="tiny_llama")
+
+
+@pytest.fixture
+def remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place of this test's own for the remote code that transformers imports; what others imported is forgotten."""
+    import sys
+
+    from transformers import dynamic_module_utils
+
+    place = tmp_path / "modules"
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(place))
+    monkeypatch.syspath_prepend(place)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)

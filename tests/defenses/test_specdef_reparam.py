@@ -162,11 +162,10 @@ def exported(base: Released, locked: Any, folder: Path) -> str:
 
 
 def test_the_folder_loads_the_same_with_and_without_our_code(
-    base: Released, lock: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Released, lock: Callable[..., Any], tmp_path: Path, remote_code: None
 ) -> None:
-    from transformers import AutoModelForCausalLM, dynamic_module_utils
+    from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     locked, _ = lock(base)
     folder = tmp_path / "release"
     digest = exported(base, locked, folder)

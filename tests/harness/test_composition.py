@@ -78,11 +78,10 @@ def test_what_is_refused(defense: str, assignment: str | None, message: str) -> 
 
 
 def test_both_locks_are_there_and_the_folder_loads_again(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, remote_code: None
 ) -> None:
-    from transformers import AutoModelForCausalLM, dynamic_module_utils
+    from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     for defense, kind in ((BOTH, "SpecDefDLRLlamaForCausalLM"), ("specdef_reparam+dlr", "DLRSpecDefLlamaForCausalLM")):
         spec, shop = spec_of(model, defense), workshop(tmp_path)
         lock = shop.lock(spec, shop.base(spec))
