@@ -1,6 +1,6 @@
 """What of a record this machine can recompute beside its figures: digests of data and weights. Torch only when needed.
 
-A run in the cache is recognised by its items, which no other run has; what the cache holds of it must then agree.
+A run in the cache is recognised by its attack and its items; what the cache holds of it must then agree.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class _Machine:
         field, record = f"provenance.weights.{side}", cell.record
         rows = {row for row in cell.items if (row.model, row.seed) == (side, seed) and row.metric == record.task.metric}
         for folder, key, saved in self._runs:
-            if key.get("seed") == seed and _scored(folder, record.task.metric) == rows:
+            alike = key.get("seed") == seed and (record.search or key.get("attack") == record.spec["attack"])
+            if alike and _scored(folder, record.task.metric) == rows:
                 yield Finding(f"{field} of seed {seed}", digest, saved["digest"])
                 yield Finding(f"provenance.weights.{'locked' if side == 'attacked' else 'base'} before the {side} run",
                               target, key.get("model"))  # fmt: skip
