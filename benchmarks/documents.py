@@ -89,6 +89,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:tiny": ("docs/measured.md", lambda: boards("tiny")),
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
+    "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
