@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from harness.plugins import Attacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.plugins import Context
+    from harness.plugins import AttackContext, Context, Released
+
+Undo = Callable[..., dict[str, Any]]
+"""(model, tokenizer, settings, context) to JSON for the report; changes the model in place, on the bill `undo`."""
 
 
 def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:
@@ -44,6 +49,17 @@ def eagerly() -> Iterator[None]:
 
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def undo_then_finetune(released: Released, context: AttackContext, settings: Any, undo: Undo) -> Attacked:
+    """Take the lock out of the released model by `undo`, whose report is the attack's, then fine-tune everything."""
+    from harness.finetune import finetune
+
+    model = prepare(released.model, context)
+    report = undo(model, released.tokenizer, settings, context)
+    targets = unfreeze(model)
+    training = finetune(model, released.tokenizer, context, settings)
+    return Attacked(model=finish(model), training=training, targets=targets, report=report)
 
 
 def finish(model: PreTrainedModel) -> PreTrainedModel:

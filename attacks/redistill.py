@@ -47,12 +47,7 @@ class Redistill(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
+        from attacks.common import undo_then_finetune
         from attacks.undo_dlr import undo
-        from harness.finetune import finetune
 
-        model = prepare(released.model, context)
-        report = undo(model, released.tokenizer, self.settings, context)
-        targets = unfreeze(model)
-        training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets, report=report)
+        return undo_then_finetune(released, context, self.settings, undo)

@@ -12,8 +12,8 @@ import torch
 
 from attacks.common import unfreeze
 from attacks.share import Share
-from defenses.dlr.polish import divergence
 from defenses.specdef.spectrum import Top, TopSingularValues, as_matrix, matrices
+from harness.divergence import divergence
 from harness.finetune import task_batches
 from harness.meters.memory import module_bytes
 from harness.packing import PackedBlocks

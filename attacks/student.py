@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from attacks.share import Share
+from harness.divergence import divergence
 from harness.finetune import task_batches
 from harness.meters.memory import module_bytes
 from harness.models.families import find_mlps
@@ -70,12 +70,6 @@ def _reuse(model: nn.Module, student: nn.Module) -> list[str]:
             p.data.copy_(found.detach())  # type: ignore[union-attr]
             copied.append(name)
     return copied
-
-
-def divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """KL(teacher, student), mean over tokens, in nats, from logits (..., vocabulary)."""
-    target, ours = teacher.float().log_softmax(-1), student.float().log_softmax(-1)
-    return functional.kl_div(ours, target, reduction="sum", log_target=True) / (target.numel() / target.shape[-1])
 
 
 class Distillation:

@@ -12,8 +12,8 @@ from torch import nn
 from attacks.share import Share
 from attacks.swiglu import Fit, SwiGLU
 from defenses.dlr.distill import Students, relative_errors
-from defenses.dlr.polish import divergence
 from harness.bill import Bill
+from harness.divergence import divergence
 from harness.errors import UsageError
 from harness.finetune import task_batches
 from harness.meters.memory import module_bytes

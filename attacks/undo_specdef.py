@@ -45,12 +45,7 @@ class UndoSpecDef(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
+        from attacks.common import undo_then_finetune
         from attacks.spectral_repair import undo
-        from harness.finetune import finetune
 
-        model = prepare(released.model, context)
-        report = undo(model, released.tokenizer, self.settings, context)
-        targets = unfreeze(model)
-        training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets, report=report)
+        return undo_then_finetune(released, context, self.settings, undo)

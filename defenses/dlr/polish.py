@@ -11,13 +11,7 @@ from torch.nn import functional
 
 from defenses.dlr.build import Swap
 from defenses.dlr.distill import Students
-
-
-def divergence(base: torch.Tensor, locked: torch.Tensor) -> torch.Tensor:
-    """KL(base, locked), mean over tokens, in nats, from logits (..., vocabulary)."""
-    target, ours = base.float().log_softmax(-1), locked.float().log_softmax(-1)
-    tokens = target.numel() // target.shape[-1]
-    return functional.kl_div(ours, target, reduction="sum", log_target=True) / tokens
+from harness.divergence import divergence
 
 
 def polish_loss(swap: Swap) -> Callable[[Students, torch.Tensor], torch.Tensor]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from defenses.dlr.data import heldout_batches
-from defenses.dlr.polish import divergence, heldout_fidelity
+from defenses.dlr.polish import heldout_fidelity
 from defenses.specdef import SpecDefSettings
 from defenses.specdef.diagnostics import sharpness, spectra
 from defenses.specdef.spectrum import TopSingularValues, matrices
+from harness.divergence import divergence
 from harness.errors import Outcome, UsageError
 from harness.meters.memory import module_bytes
 from harness.packing import PackedBlocks, tokenize
