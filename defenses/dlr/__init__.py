@@ -51,7 +51,7 @@ class DLRSettings(Settings):
     generated_tokens: int = Field(65536, gt=0)
     """Most tokens that the base samples."""
     patience: int = Field(3, ge=1)
-    """Checks of the held-out error without improvement, one every `check_every` steps, that end a stage."""
+    """Checks of the held-out error, one every `check_every` steps, that end a stage when it rises at all of them."""
     check_every: int = Field(50, gt=0)
     """Steps between checks of the held-out error."""
 

@@ -36,11 +36,15 @@ class Students(nn.Module):
 
 
 class Patience:
-    """Early stop: checks the held-out error now and then, keeps the best weights, gives up after `patience` checks."""
+    """Early stop: checks the held-out error now and then, keeps the best weights, gives up once it keeps rising.
+
+    A check is compared with the one before, not with the best: at the peak of its learning rate a stage is worse than
+    where it began for a long while, and falls below only as the rate does.
+    """
 
     def __init__(self, students: Students, error: Callable[[], float], settings: DLRSettings) -> None:
         self.students, self.error, self.settings = students, error, settings
-        self.best, self.checks_since, self.checks = float("inf"), 0, 0
+        self.best, self.rising = float("inf"), 0
         self.history: list[tuple[int, float]] = []
         self._kept: dict[str, torch.Tensor] = {}
         self.check(0)
@@ -50,17 +54,16 @@ class Patience:
         return step % self.settings.check_every == 0 and self.check(step)
 
     def check(self, step: int) -> bool:
-        """Measure now; True when there has been no improvement for long enough."""
+        """Measure now; True when the error has risen at `patience` checks in a row."""
         if self.history and self.history[-1][0] == step:
             return False
         error = self.error()
+        self.rising = 0 if not self.history or error < self.history[-1][1] else self.rising + 1
         self.history.append((step, error))
         if error < self.best:
-            self.best, self.checks_since = error, 0
+            self.best = error
             self._kept = {name: value.detach().clone() for name, value in self.students.state_dict().items()}
-        else:
-            self.checks_since += 1
-        return self.checks_since >= self.settings.patience
+        return self.rising >= self.settings.patience
 
     def restore(self, step: int) -> None:
         """After the last step: the best weights seen come back.

@@ -113,6 +113,12 @@ def test_patience_keeps_the_best_weights() -> None:
     assert float(students.nets[0].weight[0, 0]) == 1.0
 
 
+def test_patience_goes_on_while_the_error_falls_though_it_is_above_the_start() -> None:
+    errors = iter([1.0, 4.0, 3.0, 2.5, 2.0, 2.1])
+    patience = Patience(Students([torch.nn.Linear(2, 2)]), lambda: next(errors), DLRSettings(patience=2, check_every=1))
+    assert not any(patience(step) for step in range(1, 6))
+
+
 def test_patience_ends_a_stage_that_does_not_improve(base: Released, lock: Callable[..., Any]) -> None:
     locked, _ = lock(base, module_steps=40, module_learning_rate=1e-12, polish_steps=0, check_every=5, patience=2)
     stage = locked.report["stages"]["module"]
