@@ -14,25 +14,39 @@ from dlr_runs import DOCS, Rows, arguments, base_of, lock, quality, replace_betw
 
 from defenses.dlr import DLRSettings
 
-LENGTHS = (0.1, 0.3, 1.0, 4.0)
-"""Steps of every stage, in units of the default."""
 INITS = ("greedy", "random")
+LENGTHS = (0.1, 0.3, 1.0)
+"""Steps of every stage, in units of the default."""
+LONGER = {
+    "long": {"module_steps": 200, "polish_steps": 600, "self_generated": 0.8, "generated_tokens": 500_000},
+    "longest": {"module_steps": 200, "polish_steps": 1800, "self_generated": 0.9, "generated_tokens": 1_500_000},
+}
+"""More polish, and so many of the base's own samples that no token is seen often: the corpus alone is overfitted."""
 
 
-def run(init: str, length: float, args: Any) -> dict[str, Any]:
-    """One lock and what it keeps."""
+def locks() -> dict[str, DLRSettings]:
+    """Settings of every lock by the key of its row."""
     default = DLRSettings()
-    steps = {key: round(getattr(default, key) * length) for key in ("module_steps", "polish_steps")}
-    locked, bill, _ = lock(DLRSettings(init=init, **steps), args)
-    return {"init": init, **steps, "flops": bill.flops, "seconds": round(bill.seconds, 1), "tokens": bill.tokens,
-            **quality(base_of(args), locked, args, pairs=True)}  # fmt: skip
+    scaled = {f"{init} x {length:g}": {"init": init, **{key: round(getattr(default, key) * length)
+                                                        for key in ("module_steps", "polish_steps")}}
+              for length in LENGTHS for init in INITS}  # fmt: skip
+    return {key: DLRSettings.model_validate(settings) for key, settings in (scaled | LONGER).items()}
+
+
+def run(settings: DLRSettings, args: Any) -> dict[str, Any]:
+    """One lock and what it keeps."""
+    locked, bill, _ = lock(settings, args)
+    told = ("init", "module_steps", "polish_steps", "self_generated", "generated_tokens")
+    return {**{key: getattr(settings, key) for key in told}, "flops": bill.flops, "seconds": round(bill.seconds, 1),
+            "tokens": bill.tokens, **quality(base_of(args), locked, args, pairs=True)}  # fmt: skip
 
 
 def table(rows: dict[str, Any]) -> str:
     """The page's table."""
-    lines = ["| init | steps: distil + polish | lock, TFLOPs | perplexity ratio | KL, nats | top-1 | pairs kept |",
-             "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
-    lines += [f"| {r['init']} | {r['module_steps']} + {r['polish_steps']} | {r['flops'] / 1e12:.2f} "
+    lines = ["| init | steps: distil + polish | own samples | lock, TFLOPs | perplexity ratio | KL, nats | top-1 "
+             "| pairs kept |", "|---|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines += [f"| {r['init']} | {r['module_steps']} + {r['polish_steps']} | {r['self_generated']:.0%} "
+              f"| {r['flops'] / 1e12:.2f} "
               f"| {r['perplexity_ratio']:.3f} | {r['kl']:.4f} | {r['top1_agreement']:.3f} "
               f"| {r['minimal_pairs_retention']:.3f} |" for r in rows.values()]  # fmt: skip
     return "\n".join(lines)
@@ -69,10 +83,8 @@ def main() -> None:
              "settings": default}  # fmt: skip
     rows = Rows(DOCS / "data" / "dlr_quality.json", about)
     if not args.draw:
-        for length in LENGTHS:
-            for init in INITS if length <= 1 else INITS[:1]:
-                rows.once(f"{init} x {length:g}", lambda init=init, length=length: run(init, length, args))
-                print(init, length, rows.rows[f"{init} x {length:g}"], flush=True)
+        for key, settings in locks().items():
+            print(key, rows.once(key, lambda settings=settings: run(settings, args)), flush=True)
     draw(rows.rows)
     replace_between(DOCS / "locks" / "dlr.md", "quality", table(rows.rows))
 

@@ -76,6 +76,24 @@ def commands() -> str:
     return "\n".join(lines)
 
 
+def speed() -> str:
+    """Our loop against PEFT with the stock Trainer, and the lock's stages, by share of the matrix-multiply rate."""
+    found = json.loads((ROOT / "docs" / "data" / "training_speed.json").read_text())
+    first = found["pairs"][0]
+    setting = f"{first['threads']} threads, {first['steps']} steps, {first['repeats']} repeats in turns"
+    pairs = [{name: row[key] for name, key in (
+        ("method", "method"), ("precision", "precision"), ("ours, s", "ours s"), ("Trainer, s", "trainer s"),
+        ("time, ours / Trainer", "time ratio"), ("peak, ours, MiB", "ours MiB"), ("peak, Trainer, MiB", "trainer MiB"),
+        ("share of matmul rate", "share of matmul rate"), ("Trainer's", "trainer share"))}
+        for row in found["pairs"]]  # fmt: skip
+    stages = [{name: row[key] for name, key in (
+        ("stage of DLR-Lock", "stage"), ("seconds", "seconds"), ("share of matmul rate", "share of matmul rate"))}
+        for row in found["locks"]]  # fmt: skip
+    note = "The lock's stages, whose start (greedy least squares) and held-out checks are in their time:"
+    best = f"{setting}; the ratio is the median over pairs, seconds are the best."
+    return f"{_table(pairs, best)}\n\n{_table(stages, note)}"
+
+
 def _table(rows: list[dict[str, Any]], note: str) -> str:
     from tabulate import tabulate
 
@@ -91,6 +109,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
+    "docs/measured.md:speed": ("docs/measured.md", speed),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""

@@ -2,7 +2,8 @@
 
 The same model (Llama, 1.25 M parameters), the same tokens, settings and precision, one fresh process a run, the sides
 taking turns. Timed from the built model to the trained one, what each side sets up for itself included. Run it on
-a machine that does nothing else:
+a machine that does nothing else; `--json docs/data/training_speed.json` is what docs/measured.md shows. The stages of
+DLR-Lock have no counterpart in the Trainer: only their share of the matrix-multiply rate is measured.
 
     python benchmarks/training_speed.py [--repeats 5] [--steps 60] [--threads 2] [--json FILE]
 """
@@ -23,6 +24,8 @@ from typing import Any
 
 BATCH, LENGTH, VOCAB, RATE = 8, 128, 2048, 1e-3
 METHODS, PRECISIONS, SIDES = ("full", "lora"), ("fp32", "bf16"), ("ours", "trainer")
+STAGES = ("module", "polish")
+"""Of DLR-Lock: module-wise distillation, and the end-to-end polish."""
 
 
 def main() -> None:
@@ -37,12 +40,22 @@ def main() -> None:
     if options.child:
         print(json.dumps(_child(*options.child, steps=options.steps)))
         return
-    rows = [_pair(method, precision, options) for method in METHODS for precision in PRECISIONS]
+    pairs = [_pair(method, precision, options) for method in METHODS for precision in PRECISIONS]
+    locks = [_stage(stage, options) for stage in STAGES]
     from tabulate import tabulate
 
-    print(tabulate(rows, headers="keys", floatfmt=".3g"))
+    for rows in (pairs, locks):
+        print(tabulate(rows, headers="keys", floatfmt=".3g"), end="\n\n")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        options.json.write_text(json.dumps({"pairs": pairs, "locks": locks}, indent=1) + "\n")
+
+
+def _stage(stage: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One stage of the lock of the shipped model, start and held-out checks included."""
+    runs = [_spawn("ours", stage, "fp32", options) for _ in range(options.repeats)]
+    return {"stage": stage, "seconds": min(run["seconds"] for run in runs),
+            "share of matmul rate": statistics.median(run["share"] for run in runs), "steps": options.steps,
+            "repeats": options.repeats, "threads": options.threads}  # fmt: skip
 
 
 def _pair(method: str, precision: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -69,6 +82,7 @@ def _pair(method: str, precision: str, options: argparse.Namespace) -> dict[str,
         "trainer share": statistics.median(run["share"] for run in theirs),
         "last loss": ours[0]["last_loss"],
         "trainer last loss": theirs[0]["last_loss"],
+        "steps": options.steps,
         "repeats": options.repeats,
         "threads": options.threads,
     }
@@ -88,6 +102,9 @@ def _spawn(side: str, method: str, precision: str, options: argparse.Namespace) 
 def _child(side: str, method: str, precision: str, *, steps: int) -> dict[str, float]:
     import torch
 
+    if method in STAGES:
+        return _lock(method, steps)
+
     model, batches = _model(method), _batches()
     before = _matmul_rate(precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +117,21 @@ def _child(side: str, method: str, precision: str, *, steps: int) -> dict[str, f
     rate = max(before, _matmul_rate(precision))
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak, "last_loss": last,
             "share": flops / seconds / rate, "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def _lock(stage: str, steps: int) -> dict[str, float]:
+    from dlr_runs import lock
+
+    from defenses.dlr import DLRSettings
+
+    lengths = {f"{name}_steps": steps if name == stage else 0 for name in STAGES}
+    before, cpu = _matmul_rate("fp32"), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        _, bill, _ = lock(DLRSettings(self_generated=0.0, **lengths), argparse.Namespace(
+            model="tiny", corpus="python_docs", seed=0, data_dir=None, work=Path(folder)))  # fmt: skip
+    cpu_seconds = time.process_time() - cpu
+    rate = max(before, _matmul_rate("fp32"))
+    return {"seconds": bill.seconds, "cpu_seconds": cpu_seconds, "share": bill.flops / bill.seconds / rate}
 
 
 def _model(method: str) -> Any:
