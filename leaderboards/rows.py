@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.files import canonical_json
 from harness.record import Record
-from harness.robustness import Cell, Excluded, Robustness, attack_of, label_of, labels, robustness
+from harness.robustness import AttackOutcome, Cell, Excluded, Robustness, attack_of, label_of, labels, robustness
 from harness.scoring import THRESHOLDS
 from harness.sections import CostToRecover, Interval
 from harness.settings import Settings
@@ -19,9 +19,11 @@ from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
 from leaderboards.load import Results
 from leaderboards.soundness import warnings
+from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
 from leaderboards.units import with_ends
 
-HEAD = "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank."
+HEAD = ("Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank. "
+        "Ranks are over all attacks; `standard` is over those of the standard suite (so many of them were run).")
 
 
 class BoardRow(Settings):
@@ -41,6 +43,10 @@ class BoardRow(Settings):
     """1 - the largest recovery; 1, the lock held; 0, it did nothing."""
     worst_attack: str | None = None
     """The attack that recovered most."""
+    standard: Standing
+    """The same under the attacks of the standard suite alone; `robustness` is over all that are known."""
+    by_knowledge: dict[str, Standing] = Field(default_factory=dict)
+    """The same under attackers who know at most the recipe, or the lock's family; `robustness` is up to its code."""
     bounded: Interval
     """Robustness when a collapsed model counts as a failed attack."""
     best_reference: str | None = None
@@ -63,6 +69,8 @@ class BoardRow(Settings):
     """By threshold, the cheapest over the ranked attacks."""
     n_attacks: int = 0
     """Attacks that count."""
+    attacks: list[AttackOutcome] = Field(default_factory=list)
+    """What each of them reached, strongest first."""
     out_of_memory: list[str] = Field(default_factory=list)
     """Attacks that ran out of memory."""
     collapsed: list[str] = Field(default_factory=list)
@@ -178,14 +186,19 @@ def budget_label(budget: Any) -> str:
 
 
 def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
-    """Overlapping intervals are tied: only locks whose whole interval lies above count as better."""
-
-    def place(row: BoardRow) -> int | None:
-        low, high = row.robustness.low, row.robustness.high
-        return None if low is None or high is None else 1 + sum(_low(other) > high for other in rows)
-
+    """Best lower bound first, with ranks by all attacks and by every part of them."""
     rows = sorted(rows, key=lambda row: (-_low(row), row.defense))
-    return [row.model_copy(update={"rank": place(row)}) for row in rows]
+    best = places([row.robustness for row in rows])
+    usual = _placed([row.standard for row in rows])
+    known = {ceiling: _placed([row.by_knowledge[ceiling] for row in rows]) for ceiling in CEILINGS}
+    return [row.model_copy(update={"rank": best[index], "standard": usual[index],
+                                   "by_knowledge": {ceiling: known[ceiling][index] for ceiling in known}})
+            for index, row in enumerate(rows)]  # fmt: skip
+
+
+def _placed(standings: Sequence[Standing]) -> list[Standing]:
+    ranks = places([standing.robustness for standing in standings])
+    return [one.model_copy(update={"rank": rank}) for one, rank in zip(standings, ranks, strict=True)]
 
 
 def _low(row: BoardRow) -> float:
@@ -201,7 +214,8 @@ def _row(cells: Sequence[Cell], defense: str) -> BoardRow:
     return BoardRow(
         model=first.name("model"), defense=defense, task=first.name("task"), budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
-        best_reference=result.best_reference,
+        best_reference=result.best_reference, attacks=result.attacks,
+        standard=standard(cells, result, suite_attacks()), by_knowledge=by_knowledge(cells, result),
         utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
         perplexity_ratio=_mean(map(perplexity_ratio, records)),
         kl=_mean(r.fidelity.kl for r in records), top1_agreement=_mean(r.fidelity.top1_agreement for r in records),
