@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from harness.plugins import Knowledge
-from harness.robustness import Cell, Robustness, robustness
+from harness.robustness import Cell, Known, Robustness, robustness
 from harness.sections import Interval
 from harness.settings import Settings
 
@@ -47,24 +47,26 @@ def suite_attacks() -> tuple[str, ...]:
     return suites.get(SUITE).attacks if SUITE in suites.names() else ()
 
 
-def standard(cells: Sequence[Cell], whole: Robustness, suite: Sequence[str]) -> Standing:
+def standard(cells: Sequence[Cell], whole: Robustness, suite: Sequence[str], known: Known) -> Standing:
     """Under the suite's attacks, taken by name whatever their settings.
 
     Args:
         cells: of one (model, defense, task, budget).
         whole: the ranking of all of them.
         suite: names of attacks.
+        known: recoveries that `whole` found.
     """
     names = {cell.record.id: cell.record.name("attack") for cell in cells}
-    result = _part(cells, whole, [id_ for id_ in names if names[id_] in suite])
+    result = _part(cells, whole, known, [id_ for id_ in names if names[id_] in suite])
     counted = {names[id_] for outcome in result.attacks for id_ in outcome.ids}
     return _standing(result, [name for name in suite if name not in counted], len(suite))
 
 
-def by_knowledge(cells: Sequence[Cell], whole: Robustness) -> dict[str, Standing]:
+def by_knowledge(cells: Sequence[Cell], whole: Robustness, known: Known) -> dict[str, Standing]:
     """Under attackers who know at most so much, by `CEILINGS`."""
-    known = {cell.record.id: level(cell.record.provenance.knowledge) for cell in cells}
-    return {top: _standing(_part(cells, whole, [id_ for id_ in known if known[id_] <= level(top)])) for top in CEILINGS}
+    levels = {cell.record.id: level(cell.record.provenance.knowledge) for cell in cells}
+    below = {top: [id_ for id_, one in levels.items() if one <= level(top)] for top in CEILINGS}
+    return {top: _standing(_part(cells, whole, known, ids)) for top, ids in below.items()}
 
 
 def level(knowledge: str | None) -> int:
@@ -78,10 +80,10 @@ def places(intervals: Sequence[Interval]) -> list[int | None]:
     return [None if i.low is None or i.high is None else 1 + sum(low > i.high for low in lows) for i in intervals]
 
 
-def _part(cells: Sequence[Cell], whole: Robustness, ids: Sequence[str]) -> Robustness:
+def _part(cells: Sequence[Cell], whole: Robustness, known: Known, ids: Sequence[str]) -> Robustness:
     """The ranking of these cells; that of all where the others do not count anyway."""
     counted, kept = {id_ for outcome in whole.attacks for id_ in outcome.ids}, set(ids)
-    return whole if counted <= kept else robustness([cell for cell in cells if cell.record.id in kept])
+    return whole if counted <= kept else robustness([cell for cell in cells if cell.record.id in kept], known)
 
 
 def _standing(result: Robustness, missing: Sequence[str] = (), n_suite: int | None = None) -> Standing:
