@@ -26,7 +26,7 @@ def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False, only:
         UsageError: nothing readable there, or unknown format.
         Unavailable: the page needs the extra `report`.
     """
-    results = load_results(folder, only)
+    results = load_results(folder, only, utility=False)
     if kind == "html":
         from leaderboards.html.page import page
 

@@ -8,19 +8,19 @@ const shownCells = (ids) => ids.filter((cell) => matches("cells", cell) && (!sta
 
 const MINOR = new Set(["perplexity", "KL", "lock FLOPs", "kept bytes", "recover 0.9 at", "attacks", "out of memory"]);
 const LABELS = { defense: "lock", robustness: "robustness, best known", standard: "standard suite", "kept bytes": "kept for backward" };
-const varies = (table, title) => new Set(column(table, title).text).size > 1;
+const varies = (table, title, rows) => new Set(rows.map((row) => column(table, title).text[row])).size > 1;
 
-const rankingColumns = () => {
+const rankingColumns = (locks) => {
   const view = (lock) => D.locks[lock].views[ceiling()];
   const special = {
     rank: { sort: (lock) => view(lock).rank, show: (lock) => rankText(lock, ceiling()), cls: "rank num" },
-    defense: { show: (lock) => [lockLink(lock), el("span", { class: "under phone" }, varying(lock))], cls: "lock", head: true },
+    defense: { show: (lock) => [lockLink(lock), el("span", { class: "under phone" }, varying(lock, locks))], cls: "lock", head: true },
     robustness: { sort: (lock) => view(lock).low, show: (lock) => [el("span", { class: "figure" }, view(lock).text), intervalBar(view(lock))].filter(Boolean) },
     standard: { show: (lock) => standardText(lock) },
     "worst attack": { sort: (lock) => view(lock).worst, show: (lock) => view(lock).worst },
     attacks: { sort: (lock) => view(lock).n, show: (lock) => String(view(lock).n) },
   };
-  return D.board.filter((one) => !one.context || varies("board", one.title)).map((one) => ({
+  return D.board.filter((one) => !one.context || varies("board", one.title, locks)).map((one) => ({
     title: one.title, label: LABELS[one.title],
     sort: one.number ? (lock) => one.number[lock] : (lock) => pooled(one.text[lock]),
     show: (lock) => pooled(one.text[lock]),
@@ -29,7 +29,7 @@ const rankingColumns = () => {
     ...(special[one.title] && MINOR.has(one.title) ? { cls: "num minor" } : {}),
   }));
 };
-const varying = (lock) => ["model", "task", "budget"].filter((title) => varies("board", title)).map((title) => textOf("board", title, lock)).join(", ");
+const varying = (lock, locks) => ["model", "task", "budget"].filter((title) => varies("board", title, locks)).map((title) => textOf("board", title, lock)).join(", ");
 const standardText = (lock) => {
   const one = D.locks[lock].standard;
   if (!one.n) return "-";
@@ -48,17 +48,17 @@ const renderRanking = () => {
   const same = locks.length && new Set(locks.map(groupOf)).size === 1;
   const caption = locks.length === 0 ? "No lock matches the filters"
     : same ? `Locks on ${contextText(locks[0])}` : "Locks by model, task and budget; ranks are within each of these";
-  byId("ranking").replaceChildren(sortable({ caption, columns: rankingColumns(), rows: locks, names: { sort: "sort", down: "down" } }));
+  byId("ranking").replaceChildren(sortable({ caption, columns: rankingColumns(locks), rows: locks, names: { sort: "sort", down: "down" } }));
   byId("f-count").textContent = `${locks.length} of ${D.locks.length} locks`;
 };
 
-const cellColumns = (withLock) => D.cells.filter((one) => (!one.context || varies("cells", one.title)) && (withLock || one.title !== "defense")).map((one) => ({
+const cellColumns = (ids, withLock) => D.cells.filter((one) => (!one.context || varies("cells", one.title, ids)) && (withLock || one.title !== "defense")).map((one) => ({
   title: one.title, label: LABELS[one.title],
   sort: one.number ? (cell) => one.number[cell] : (cell) => pooled(one.text[cell]),
   show: one.title === "cell" ? (cell) => el("button", { type: "button", class: "open", "aria-expanded": "false", "aria-label": `details of cell ${D.ids[cell]}` }, D.ids[cell].slice(0, 8)) : (cell) => pooled(one.text[cell]),
   cls: [one.number ? "num" : "", one.title === "flags" ? "flags" : "", ["over reference", "kept", "reference kept", "knows"].includes(one.title) || one.context ? "minor" : ""].join(" ").trim(),
 }));
-const cellsTable = (ids, withLock) => sortable({ caption: `${ids.length} cells`, columns: cellColumns(withLock), rows: ids,
+const cellsTable = (ids, withLock) => sortable({ caption: `${ids.length} cells`, columns: cellColumns(ids, withLock), rows: ids,
   names: { sort: "cellsort", down: "celldown" }, size: 25, opened: (cell) => cellBody(cell) });
 
 const renderBoard = () => {

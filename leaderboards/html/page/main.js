@@ -7,7 +7,7 @@ const render = () => {
   for (const name of ["board", "lock", "cell"]) byId(`view-${name}`).hidden = name !== state.view;
   if (state.view !== "board") byId(`view-${state.view}`).replaceChildren();
   clearCharts();
-  ({ board: renderBoard, lock: renderLock, cell: renderCell }[state.view] || lostView)();
+  ({ board: renderBoard, lock: renderLock, cell: renderCell })[state.view]();
   const again = !moved && key && [...document.querySelectorAll("[data-key]")].find((node) => node.dataset.key === key);
   if (again) again.focus();
   if (moved) {
@@ -17,7 +17,6 @@ const render = () => {
   }
   last = place;
 };
-const lostView = () => { state = { ...DEFAULTS }; render(); };
 
 const fillFilters = () => {
   for (const title of FILTERS.slice(0, 3)) {

@@ -7,6 +7,7 @@ const readState = () => {
   const found = new URLSearchParams(location.hash.slice(1));
   state = { ...DEFAULTS };
   for (const key of Object.keys(DEFAULTS)) if (found.has(key)) state[key] = found.get(key);
+  if (!["board", "lock", "cell"].includes(state.view)) state.view = "board";
 };
 const addressOf = (changes) => {
   const next = Object.entries({ ...state, ...changes }).filter(([key, value]) => value !== DEFAULTS[key]);
