@@ -33,7 +33,8 @@ class BoardRow(Settings):
     key: str
     """Short hash of what the row is of: (model, task, budget, defense, corpus)."""
     rank: int | None = None
-    """1 + the number of locks of the same model, task and budget that are clearly better; null is unranked."""
+    """1 + the number of locks of the same model, task and budget that are clearly better, and not before one with a
+    better lower end; null is unranked."""
     model: str
     """Base."""
     defense: str

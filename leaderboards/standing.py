@@ -6,7 +6,6 @@ comparable only under the same attacks, which the standard suite fixes; so both 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -75,9 +74,18 @@ def level(knowledge: str | None) -> int:
 
 
 def places(intervals: Sequence[Interval]) -> list[int | None]:
-    """Rank of each: 1 + the number whose whole interval lies above; overlapping ones are tied, None is unranked."""
-    lows = [-math.inf if interval.low is None else interval.low for interval in intervals]
-    return [None if i.low is None or i.high is None else 1 + sum(low > i.high for low in lows) for i in intervals]
+    """Rank of each, in the order given; None is unranked.
+
+    1 + the number whose whole interval lies above, so that overlapping ones are tied. A wide interval may overlap those
+    far above it: it still never ranks before one with a better lower end. Noise ranks a lock lower, not higher.
+    """
+    known = {index: (i.low, i.high) for index, i in enumerate(intervals) if i.low is not None and i.high is not None}
+    found: list[int | None] = [None] * len(intervals)
+    rank = 1
+    for index in sorted(known, key=lambda index: -known[index][0]):
+        rank = max(rank, 1 + sum(low > known[index][1] for low, _ in known.values()))
+        found[index] = rank
+    return found
 
 
 def _part(cells: Sequence[Cell], whole: Robustness, known: Known, ids: Sequence[str]) -> Robustness:

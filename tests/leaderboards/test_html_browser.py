@@ -300,6 +300,7 @@ def test_hostile_strings_show_as_text(reader: Reader) -> None:
     assert view.is_visible("#view-board")
 
 
+@pytest.mark.slow
 def test_thousands_of_cells_show_a_page_at_a_time(reader: Reader) -> None:
     one = make_cell()
     many = [Cell(one.record.model_copy(update={"id": f"{index:016x}", "spec": {**one.record.spec, "seed": index}}), ())
@@ -314,6 +315,7 @@ def test_thousands_of_cells_show_a_page_at_a_time(reader: Reader) -> None:
     assert "page 1 of 121" in view.inner_text("#cells .pager")
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_readme(reader: Reader, tmp_path: Path) -> None:
     found = [cell for name in ("tiny", "locks") for cell in load_results(PUBLISHED / name, utility=False).cells]
     view = reader.open(page(Results(found, [])), viewport={"width": 1400, "height": 1010})

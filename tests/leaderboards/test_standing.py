@@ -52,6 +52,11 @@ def test_overlapping_intervals_share_a_place() -> None:
     assert places([*intervals, Interval(reason="none")]) == [1, 1, 3, None]
 
 
+def test_a_wide_interval_never_ranks_before_a_better_lower_end() -> None:
+    ends = ((0.0, 0.9), (0.5, 0.52), (0.4, 0.42))
+    assert places([Interval(value=low, low=low, high=high) for low, high in ends]) == [2, 1, 2]
+
+
 def test_each_part_is_ranked_among_its_own() -> None:
     cells = [make_cell(defense=d, attack=a, recovery=r, utility=0.97) for d, a, r in
              (("one", "lora", 0.1), ("one", "mezo", 0.9), ("two", "lora", 0.6), ("two", "mezo", 0.6))]  # fmt: skip
