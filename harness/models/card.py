@@ -70,7 +70,7 @@ def from_block(block: Mapping[str, Any]) -> str:
     """A card of a locked folder whose lock writes none, from the `lockbench` block of its config.json."""
     name, base = str(block["defense"]), str(block.get("base_name", "unknown"))
     return str(Card(
-        title=f"{base}, locked by {name}", tags=["lockbench"], intro=f"`{base}` locked by the `lockbench` lock `{name}`.",
+        title=f"{base}, locked by {name}", tags=["lockbench"], intro=f"`{base}` locked by `{name}` of `lockbench`.",
         base=base, digest=str(block.get("base_digest", "unknown")), settings=block["settings"],
         breaks="`harness list attacks` names the attacks that it should face."))  # fmt: skip
 
