@@ -102,11 +102,11 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     referring = by_attack.get(best) or memory[best] if best else []
     outcomes = []
     for label, models in measured.items():
-        ids, behind = (tuple(cell.record.id for cell in group) for group in (by_attack[label], referring))
-        if (ids, behind) not in known:
-            known[ids, behind] = _recovery(models, references[best] if best else None)
+        key = tuple(cell.record.id for cell in by_attack[label]), tuple(cell.record.id for cell in referring)
+        if key not in known:
+            known[key] = _recovery(models, references[best] if best else None)
         collapsed = all(cell.record.utility.collapsed for cell in by_attack[label])
-        outcomes.append(AttackOutcome(label=label, ids=list(ids), recovery=known[ids, behind], collapsed=collapsed))
+        outcomes.append(AttackOutcome(label=label, ids=list(key[0]), recovery=known[key], collapsed=collapsed))
     for label, group in memory.items():
         if label not in measured:
             nothing = Interval(value=0.0, reason="ran out of memory: counted as recovery 0")

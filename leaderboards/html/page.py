@@ -16,7 +16,7 @@ from leaderboards.html.pool import script_json
 from leaderboards.load import Results
 from leaderboards.rows import BoardRow
 
-FOLDER = Path(__file__).with_name("page")
+FOLDER = Path(__file__).with_name("assets")
 CHART = Path(__file__).with_name("vendor") / "chart.umd.min.js"
 """Chart.js 4.6.1, as its authors publish it on npm; MIT, the licence lies beside it."""
 SCRIPTS = ("dom", "data", "state", "table", "heat", "cell", "board", "charts", "lock", "main")
