@@ -83,7 +83,7 @@ const trialsChart = (lock) => {
     }
   });
   return chartFigure({ title: "Best so far over trials", note: "Best score of each attacker's search, selection split; dashed on the base.", data: { datasets: sets }, rows,
-    heads: ["attack", "on", "trial", "best score"], x: axis("trials"), y: axis("best score"), empty: "No attack here searched its hyper-parameters (--set search.trials=20)." });
+    heads: ["attack", "on", "trial", "best score"], x: axis("trials", { callback: (value) => (Number.isInteger(value) ? value : "") }), y: axis("best score", { scale: { grace: "6%" } }), empty: "No attack here searched its hyper-parameters (--set search.trials=20)." });
 };
 
 const layersChart = (lock) => {
