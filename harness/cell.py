@@ -24,7 +24,6 @@ from harness.spec import Spec
 from harness.threads import threads_for
 
 if TYPE_CHECKING:
-
     from harness.utility import UtilityScores
     from harness.workshop import Lock, Run, Workshop
 

@@ -23,8 +23,10 @@ from leaderboards.soundness import warnings
 from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
 from leaderboards.units import with_ends
 
-HEAD = ("Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank. "
-        "Ranks are over all attacks; `standard` is over those of the standard suite (so many of them were run).")
+HEAD = (
+    "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank. "
+    "Ranks are over all attacks; `standard` is over those of the standard suite (so many of them were run)."
+)
 
 
 class BoardRow(Settings):
@@ -287,5 +289,3 @@ def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
-
-
