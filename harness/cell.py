@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from harness.spec import Spec
 from harness.threads import threads_for
 
 if TYPE_CHECKING:
-
     from harness.utility import UtilityScores
     from harness.workshop import Lock, Run, Workshop
 
@@ -173,11 +173,23 @@ def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reaso
         id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(draft),
         fidelity=draft.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score, gain=numbers.gain,
         reference_gain=numbers.reference_gain, recovery=numbers.recovery, cost=_costs(draft),
+        layer_errors=layer_errors(draft.lock.report) if draft.lock else {},
         secret_guess=draft.attacked[0].secret_guess if draft.attacked else {},
         cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {}, trajectory=trajectory,
         reference_trajectory=reference, search=Searches(**draft.searches) if spec.search.trials else None,
         validity=flags, provenance=source)  # fmt: skip
     return write_record(folder, record, draft.items, _log(draft, record))
+
+
+def layer_errors(report: Mapping[str, Any]) -> dict[str, float]:
+    """What a lock's report says under `layer_errors`, in the parts of a composition too (as `part: layer`)."""
+    own = report.get("layer_errors")
+    found = {str(name): float(value) for name, value in (own.items() if isinstance(own, Mapping) else ())
+             if isinstance(value, (int, float)) and math.isfinite(value)}  # fmt: skip
+    for part, inner in report.items():
+        if part != "layer_errors" and isinstance(inner, Mapping):
+            found |= {f"{part}: {name}": value for name, value in layer_errors(inner).items()}
+    return found
 
 
 def _sides(draft: Draft) -> list[tuple[str, list[Run]]]:

@@ -95,17 +95,24 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     atomic_write_bytes(path, sink.getvalue())
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path, metric: str | None = None) -> list[Item]:
     """Items as they were written.
+
+    Args:
+        path: what `write_items` wrote.
+        metric: only the items of this metric; None is all. Most of a cell's items are of its utility.
 
     Raises:
         UsageError: not a whole parquet file of items.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = pq.ParquetFile(path).read(columns=list(COLUMNS), use_threads=False)  # small: threads cost more
+        if metric is not None:
+            table = table.filter(pc.equal(table["metric"], metric))
         return check_items(Item(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]

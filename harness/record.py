@@ -71,6 +71,8 @@ class Record(Settings):
     """Bills."""
     cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
     """By recovery threshold, "0.5" and "0.9"."""
+    layer_errors: dict[str, float] = Field(default_factory=dict)
+    """Held-out error of each layer that the lock distilled, relative to the layer's output; empty: none, or unknown."""
     secret_guess: dict[str, float] = Field(default_factory=dict)
     """How close the attacker's guess of the lock's secret came, by measure (first attack seed); empty: no guess."""
     trajectory: list[Point] = Field(default_factory=list)

@@ -81,22 +81,32 @@ class Robustness(Settings):
     """Cells that do not count."""
 
 
-def robustness(cells: Sequence[Cell]) -> Robustness:
+Known = dict[tuple[tuple[str, ...], tuple[str, ...]], Interval]
+"""Recoveries by the cells of the attack and those of the reference."""
+
+
+def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     """Rank the attacks of one (model, defense, task, budget).
 
     Args:
         cells: all of them, whatever their outcome.
+        known: recoveries that were computed before, of the same cells; new ones are added.
     """
+    known = {} if known is None else known
     by_attack, memory, excluded = _sort(cells, labels([attack_of(cell.record) for cell in cells]))
     measured = {label: _merge(group) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
     references |= {label: models["reference"] for label, group in memory.items()
                    if label not in references and "reference" in (models := _merge(group))}  # fmt: skip
     best = max(references, key=lambda label: _mean(references[label]), default=None)
+    referring = by_attack.get(best) or memory[best] if best else []
     outcomes = []
     for label, models in measured.items():
-        against = references[best] if best else None
-        outcomes.append(_outcome(label, by_attack[label], models, against))
+        key = tuple(cell.record.id for cell in by_attack[label]), tuple(cell.record.id for cell in referring)
+        if key not in known:
+            known[key] = _recovery(models, references[best] if best else None)
+        collapsed = all(cell.record.utility.collapsed for cell in by_attack[label])
+        outcomes.append(AttackOutcome(label=label, ids=list(key[0]), recovery=known[key], collapsed=collapsed))
     for label, group in memory.items():
         if label not in measured:
             nothing = Interval(value=0.0, reason="ran out of memory: counted as recovery 0")
@@ -207,11 +217,9 @@ def _merge(cells: Sequence[Cell]) -> dict[str, Scores]:
     return merged
 
 
-def _outcome(label: str, cells: Sequence[Cell], models: Mapping[str, Scores], best: Scores | None) -> AttackOutcome:
+def _recovery(models: Mapping[str, Scores], best: Scores | None) -> Interval:
     wanted = {name: models[name] for name in ("base", "attacked") if name in models}
-    reached = recovery(bootstrap({**wanted, **({"reference": best} if best else {})}))
-    collapsed = all(cell.record.utility.collapsed for cell in cells)
-    return AttackOutcome(label=label, ids=[cell.record.id for cell in cells], recovery=reached, collapsed=collapsed)
+    return recovery(bootstrap({**wanted, **({"reference": best} if best else {})}))
 
 
 def _worst(outcomes: Sequence[AttackOutcome]) -> Interval:

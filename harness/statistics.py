@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,7 @@ def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed:
     values = np.column_stack([model.values.mean(1) for model in models.values()])
     total = weights.sum()
     point = weights @ values / total
-    means = _resampled_means(values, weights, resamples, np.random.default_rng([seed, 0]))
+    means = _resampled_means(values, weights, resamples, seed)
     effective = total**2 / (weights**2).sum()
     means = point + (means - point) * _small_sample(effective)
     rng = np.random.default_rng([seed, 1])
@@ -182,19 +182,34 @@ def _common_weights(models: Mapping[str, Scores]) -> Vector:
     return one.weights
 
 
-def _resampled_means(values: Vector, weights: Vector, resamples: int, rng: np.random.Generator) -> Vector:
+def _resampled_means(values: Vector, weights: Vector, resamples: int, seed: int) -> Vector:
     """Weighted means over resampled items, (resamples, models): one matrix product of counts and scores."""
     items = len(weights)
     weighted = np.column_stack([values * weights[:, None], weights])
-    sums = np.empty((resamples, weighted.shape[1]))
     step = max(1, _CHUNK // items)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        chosen = rng.integers(0, items, (rows, items)) + items * np.arange(rows)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=rows * items).reshape(rows, items)
-        sums[start : start + rows] = counts.astype(np.float64) @ weighted
+    if step >= resamples:
+        sums = _all_counts(items, resamples, seed) @ weighted
+    else:
+        rng, sums = np.random.default_rng([seed, 0]), np.empty((resamples, weighted.shape[1]))
+        for start in range(0, resamples, step):
+            rows = min(step, resamples - start)
+            sums[start : start + rows] = _counts(items, rows, rng) @ weighted
     means: Vector = sums[:, :-1] / sums[:, -1:]
     return means
+
+
+@lru_cache(maxsize=2)
+def _all_counts(items: int, resamples: int, seed: int) -> Vector:
+    """Kept, for the draws of many models with as many items are the same: at most 32 MB each."""
+    counts = _counts(items, resamples, np.random.default_rng([seed, 0]))
+    counts.flags.writeable = False
+    return counts
+
+
+def _counts(items: int, rows: int, rng: np.random.Generator) -> Vector:
+    """How often each item was drawn, (rows, items)."""
+    chosen = rng.integers(0, items, (rows, items)) + items * np.arange(rows)[:, None]
+    return np.bincount(chosen.ravel(), minlength=rows * items).reshape(rows, items).astype(np.float64)
 
 
 def _small_sample(effective: float) -> float:

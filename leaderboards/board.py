@@ -1,4 +1,7 @@
-"""What `harness leaderboard` prints: the ranking over all records in a folder, or its cells, in any format."""
+"""What `harness leaderboard` prints: the ranking over all records in a folder, or its cells, in any format.
+
+The page (`html`) has both, from the same rows.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,17 @@ def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False, only:
 
     Args:
         folder: what `harness run -o` wrote.
-        kind: table, markdown, csv, latex or json.
-        cells: one row a cell instead of one a lock.
+        kind: table, markdown, csv, latex, json or html.
+        cells: one row a cell instead of one a lock; the page has both.
         only: ids of the cells that take part; None is all.
 
     Raises:
         UsageError: nothing readable there, or unknown format.
+        Unavailable: the page needs the extra `report`.
     """
-    results = load_results(folder, only)
+    results = load_results(folder, only, utility=False)
+    if kind == "html":
+        from leaderboards.html.page import page
+
+        return page(results) + "\n"
     return render(cell_rows(results) if cells else board_rows(results), kind) + "\n"

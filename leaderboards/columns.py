@@ -16,6 +16,14 @@ def _cost(row: Any, level: str) -> str:
     return units.DASH if cost.flops is None else f"{units.count(cost.flops)}, {units.ratio(cost.ratio)}"
 
 
+def _standard(row: Any) -> str:
+    standing = row.standard
+    if not standing.n_attacks:
+        return units.DASH
+    run = f" ({standing.n_suite - len(standing.missing)} of {standing.n_suite})" if standing.missing else ""
+    return units.with_ends(standing.robustness) + run
+
+
 def _flops_ratio(row: Any) -> str:
     return units.ratio(units.divide(row.attack_flops, row.reference_flops))
 
@@ -37,6 +45,7 @@ BOARD_COLUMNS: tuple[Column, ...] = (
     ("task", lambda row: row.task),
     ("budget", lambda row: row.budget),
     ("robustness", lambda row: units.with_ends(row.robustness)),
+    ("standard", _standard),
     ("worst attack", lambda row: row.worst_attack or units.DASH),
     ("utility kept", lambda row: units.number(row.utility_retention)),
     ("perplexity", lambda row: units.ratio(row.perplexity_ratio)),

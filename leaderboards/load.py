@@ -28,12 +28,13 @@ class Results:
     skipped: list[Skipped]
 
 
-def load_results(folder: Path, only: Collection[str] | None = None) -> Results:
+def load_results(folder: Path, only: Collection[str] | None = None, *, utility: bool = True) -> Results:
     """All records and items of `folder/cells/*`, ordered by id.
 
     Args:
         folder: an output folder.
         only: ids to read; None is all.
+        utility: whether to read the items of utility tasks too; a ranking needs those of the attack's task alone.
 
     Raises:
         UsageError: the folder has no cells, or not one whose record this version can read.
@@ -44,7 +45,7 @@ def load_results(folder: Path, only: Collection[str] | None = None) -> Results:
     cells, skipped, refused = [], [], []
     for path in folders:
         try:
-            found = _cell(path)
+            found = _cell(path, utility)
         except UsageError as error:
             refused.append(error)
             found = Skipped(path.name, str(error))
@@ -61,11 +62,11 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "cells").glob("[!.]*") if path.is_dir())
 
 
-def _cell(path: Path) -> Cell | Skipped:
+def _cell(path: Path, utility: bool) -> Cell | Skipped:
     record = read_record(path)
     if record is None:
         whole = "partial or altered" if (path / RECORD).exists() else "no record: unfinished"
         return Skipped(path.name, whole)
     if record.id != path.name:
         return Skipped(path.name, f"the record is of cell {record.id}")
-    return Cell(record, read_items(path / ITEMS))
+    return Cell(record, read_items(path / ITEMS, None if utility else record.task.metric))

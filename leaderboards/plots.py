@@ -10,7 +10,6 @@ from harness.errors import Unavailable
 from harness.record import Record
 from harness.robustness import attack_of, label_of, labels
 from leaderboards.formats import visible
-from leaderboards.load import load_results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,19 +18,18 @@ _COLOURS = ("#888888", "#1b6ca8", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93")
 """Grey is the first defense in name order that is `none`."""
 
 
-def board_figure(folder: Path, output: Path) -> None:
+def board_figure(records: Sequence[Record], output: Path, title: str = "") -> None:
     """One picture of a result: recovery with its interval by attack and defense, and bytes kept for backward.
 
     Args:
-        folder: what `harness run -o` wrote.
+        records: of one model, task and budget.
         output: a .png, .svg or .pdf file.
+        title: above the figure.
 
     Raises:
-        UsageError: nothing readable in the folder.
         Unavailable: matplotlib is not installed.
     """
     plt = _pyplot()
-    records = [cell.record for cell in load_results(folder).cells]
     grid = _grid(records)
     attacks, defenses = _names(grid)
     height = 1.2 + 0.32 * len(attacks) * max(1, len(defenses)) * 0.75
@@ -48,21 +46,22 @@ def board_figure(folder: Path, output: Path) -> None:
     _frame(left, right, attacks)
     handles, names = right.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=max(1, len(names)), frameon=False)
-    _save(figure, output)
+    _save(figure, output, title)
 
 
-def trajectory_figure(records: Sequence[Record], output: Path) -> None:
+def trajectory_figure(records: Sequence[Record], output: Path, title: str = "") -> None:
     """Score on the selection split against FLOPs: every attack on its locked model, and dashed on the base.
 
     Args:
         records: of one task.
         output: a .png, .svg or .pdf file.
+        title: above the figure.
 
     Raises:
         Unavailable: matplotlib is not installed.
     """
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for index, record in enumerate(records):
         colour = _COLOURS[(index + 1) % len(_COLOURS)]
         name = _plain(f"{record.name('defense')}, {record.name('attack')}, seed {record.spec['seed']}")
@@ -73,23 +72,23 @@ def trajectory_figure(records: Sequence[Record], output: Path) -> None:
     axes.set_ylabel(_plain(f"score, selection split ({records[0].task.unit})" if records else "score"))
     if records:
         axes.legend(fontsize=8)
-    figure.tight_layout()
-    _save(figure, output)
+    _save(figure, output, title)
 
 
-def search_figure(records: Sequence[Record], output: Path) -> None:
+def search_figure(records: Sequence[Record], output: Path, title: str = "") -> None:
     """Best score of each attacker's search against the number of trials; dashed on the base.
 
     Args:
         records: of one task; those without a search are left out.
         output: a .png, .svg or .pdf file.
+        title: above the figure.
 
     Raises:
         Unavailable: matplotlib is not installed.
     """
     plt = _pyplot()
     searched = [record for record in records if record.search is not None]
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for index, record in enumerate(searched):
         colour = _COLOURS[(index + 1) % len(_COLOURS)]
         name = _plain(f"{record.name('defense')}, {record.name('attack')}, seed {record.spec['seed']}")
@@ -102,27 +101,26 @@ def search_figure(records: Sequence[Record], output: Path) -> None:
     axes.set_ylabel(_plain(f"best score, selection split ({searched[0].task.unit})" if searched else "best score"))
     if searched:
         axes.legend(fontsize=8)
-    figure.tight_layout()
-    _save(figure, output)
+    _save(figure, output, title)
 
 
-def heat_map(folder: Path, output: Path) -> None:
+def heat_map(records: Sequence[Record], output: Path, title: str = "") -> None:
     """Recovery by defense and attack; cells without one say why.
 
     Args:
-        folder: what `harness run -o` wrote.
+        records: of one model, task and budget.
         output: a .png, .svg or .pdf file.
+        title: above the figure.
 
     Raises:
-        UsageError: nothing readable in the folder.
         Unavailable: matplotlib is not installed.
     """
     plt = _pyplot()
-    grid = _grid([cell.record for cell in load_results(folder).cells])
+    grid = _grid(records)
     attacks, defenses = _names(grid)
     values = [[_value(grid.get((defense, attack), [])) for attack in attacks] for defense in defenses]
     shown = [[float("nan") if value is None else value for value in row] for row in values]
-    figure, axes = plt.subplots(figsize=(2 + 1.1 * len(attacks), 1.6 + 0.6 * len(defenses)))
+    figure, axes = plt.subplots(figsize=(2 + 1.1 * len(attacks), 1.6 + 0.6 * len(defenses)), layout="constrained")
     image = axes.imshow(shown, cmap="RdYlBu_r", vmin=0, vmax=1, aspect="auto")
     for row, defense in enumerate(defenses):
         for column, attack in enumerate(attacks):
@@ -132,8 +130,7 @@ def heat_map(folder: Path, output: Path) -> None:
     axes.set_xticks(range(len(attacks)), [_plain(name) for name in attacks], rotation=30, ha="right")
     axes.set_yticks(range(len(defenses)), [_plain(name) for name in defenses])
     figure.colorbar(image, label="recovery")
-    figure.tight_layout()
-    _save(figure, output)
+    _save(figure, output, title)
 
 
 def _recovery_mark(axes: Axes, record: Record, y: float, colour: str) -> None:
@@ -210,8 +207,13 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, output: Path) -> None:
-    """Write the figure; no date inside, so that equal results give equal files."""
+def _save(figure: Any, output: Path, title: str) -> None:
+    """Write the figure; no date and no random names inside, so that equal results give equal files."""
+    import matplotlib
+
+    if title:
+        figure.suptitle(_plain(title), fontsize=9)
     metadata = {"Date": None} if output.suffix == ".svg" else {"CreationDate": None} if output.suffix == ".pdf" else {}
-    figure.savefig(output, dpi=150, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "lockbench"}):
+        figure.savefig(output, dpi=150, metadata=metadata)
     _pyplot().close(figure)

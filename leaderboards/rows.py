@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from pydantic import Field
 
 from harness.files import canonical_json
 from harness.record import Record
-from harness.robustness import Cell, Excluded, Robustness, attack_of, label_of, labels, robustness
+from harness.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, attack_of, label_of, labels, robustness
 from harness.scoring import THRESHOLDS
 from harness.sections import CostToRecover, Interval
 from harness.settings import Settings
@@ -19,16 +20,23 @@ from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
 from leaderboards.load import Results
 from leaderboards.soundness import warnings
+from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
 from leaderboards.units import with_ends
 
-HEAD = "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank."
+HEAD = (
+    "Robustness is 1 - the largest recovery, with its 95 % interval; locks whose intervals overlap share a rank. "
+    "Ranks are over all attacks; `standard` is over those of the standard suite (so many of them were run)."
+)
 
 
 class BoardRow(Settings):
     """One lock under one budget."""
 
+    key: str
+    """Short hash of what the row is of: (model, task, budget, defense, corpus)."""
     rank: int | None = None
-    """1 + the number of locks of the same model, task and budget that are clearly better; null is unranked."""
+    """1 + the number of locks of the same model, task and budget that are clearly better, and not before one with a
+    better lower end; null is unranked."""
     model: str
     """Base."""
     defense: str
@@ -41,6 +49,10 @@ class BoardRow(Settings):
     """1 - the largest recovery; 1, the lock held; 0, it did nothing."""
     worst_attack: str | None = None
     """The attack that recovered most."""
+    standard: Standing
+    """The same under the attacks of the standard suite alone; `robustness` is over all that are known."""
+    by_knowledge: dict[str, Standing] = Field(default_factory=dict)
+    """The same under attackers who know at most the recipe, or the lock's family; `robustness` is up to its code."""
     bounded: Interval
     """Robustness when a collapsed model counts as a failed attack."""
     best_reference: str | None = None
@@ -63,6 +75,8 @@ class BoardRow(Settings):
     """By threshold, the cheapest over the ranked attacks."""
     n_attacks: int = 0
     """Attacks that count."""
+    attacks: list[AttackOutcome] = Field(default_factory=list)
+    """What each of them reached, strongest first."""
     out_of_memory: list[str] = Field(default_factory=list)
     """Attacks that ran out of memory."""
     collapsed: list[str] = Field(default_factory=list)
@@ -86,6 +100,8 @@ class CellRow(Settings):
     """Lock."""
     attack: str
     """Attack."""
+    knowledge: str | None = None
+    """What the attacker knew of the lock."""
     task: str
     """Task."""
     seed: int
@@ -134,7 +150,8 @@ def rank(cells: Sequence[Cell]) -> list[BoardRow]:
         groups[key].append(cell)
     fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
     for key, group in sorted(groups.items()):
-        fields[key[:3]].append(_row(group, label_of(defenses, group[0].record.spec["defense"])))
+        label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
+        fields[key[:3]].append(_row(group, label, digest.hexdigest()[:12]))
     return [row for rows in fields.values() for row in _ranked(rows)]
 
 
@@ -150,13 +167,12 @@ def _table(rows: Sequence[BoardRow] | Sequence[CellRow], columns: Sequence[Colum
     """Rows with notes; a model, task or budget that all share goes from a column of its own into the notes."""
     same = {title: show(rows[0]) for title, show in columns
             if title in CONTEXT and len({show(row) for row in rows}) == 1}  # fmt: skip
-    notes = ["; ".join(f"{title}: {value}" for title, value in same.items())] if same else []
-    notes += _notes([row for row in rows if isinstance(row, BoardRow)])
-    notes += [f"{skipped.folder}: skipped, {skipped.reason}" for skipped in results.skipped]
-    return Table(rows, [column for column in columns if column[0] not in same], notes)
+    shared = ["; ".join(f"{title}: {value}" for title, value in same.items())] if same else []
+    below = notes([row for row in rows if isinstance(row, BoardRow)], results)
+    return Table(rows, [column for column in columns if column[0] not in same], shared + below)
 
 
-def _notes(rows: Sequence[BoardRow]) -> list[str]:
+def notes(rows: Sequence[BoardRow], results: Results) -> list[str]:
     """What the ranking leaves out, and why a lock has no rank."""
     lines = [HEAD] if rows else []
     for row in rows:
@@ -167,7 +183,7 @@ def _notes(rows: Sequence[BoardRow]) -> list[str]:
         if row.collapsed:
             bounded = f"robustness {with_ends(row.bounded)}" if row.bounded.value is not None else row.bounded.reason
             lines.append(f"{where}: collapsed: {', '.join(row.collapsed)}; counted as failed attacks: {bounded}")
-    return lines
+    return lines + [f"{skipped.folder}: skipped, {skipped.reason}" for skipped in results.skipped]
 
 
 def budget_label(budget: Any) -> str:
@@ -178,30 +194,39 @@ def budget_label(budget: Any) -> str:
 
 
 def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
-    """Overlapping intervals are tied: only locks whose whole interval lies above count as better."""
-
-    def place(row: BoardRow) -> int | None:
-        low, high = row.robustness.low, row.robustness.high
-        return None if low is None or high is None else 1 + sum(_low(other) > high for other in rows)
-
+    """Best lower bound first, with ranks by all attacks and by every part of them."""
     rows = sorted(rows, key=lambda row: (-_low(row), row.defense))
-    return [row.model_copy(update={"rank": place(row)}) for row in rows]
+    best = places([row.robustness for row in rows])
+    usual = _placed([row.standard for row in rows])
+    known = {ceiling: _placed([row.by_knowledge[ceiling] for row in rows]) for ceiling in CEILINGS}
+    return [row.model_copy(update={"rank": best[index], "standard": usual[index],
+                                   "by_knowledge": {ceiling: known[ceiling][index] for ceiling in known}})
+            for index, row in enumerate(rows)]  # fmt: skip
+
+
+def _placed(standings: Sequence[Standing]) -> list[Standing]:
+    ranks = places([standing.robustness for standing in standings])
+    return [one.model_copy(update={"rank": rank}) for one, rank in zip(standings, ranks, strict=True)]
 
 
 def _low(row: BoardRow) -> float:
     return -math.inf if row.robustness.low is None else row.robustness.low
 
 
-def _row(cells: Sequence[Cell], defense: str) -> BoardRow:
+def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
     records = [cell.record for cell in cells]
-    result = robustness(cells)
+    known: Known = {}
+    result = robustness(cells, known)
     ranked = {cell_id for outcome in result.attacks for cell_id in outcome.ids}
     counted = [record for record in records if record.id in ranked]
     first = records[0]
     return BoardRow(
-        model=first.name("model"), defense=defense, task=first.name("task"), budget=budget_label(first.spec["budget"]),
+        key=key, model=first.name("model"), defense=defense, task=first.name("task"),
+        budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
-        best_reference=result.best_reference,
+        best_reference=result.best_reference, attacks=result.attacks,
+        standard=standard(cells, result, suite_attacks(), known),
+        by_knowledge=by_knowledge(cells, result, known),
         utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
         perplexity_ratio=_mean(map(perplexity_ratio, records)),
         kl=_mean(r.fidelity.kl for r in records), top1_agreement=_mean(r.fidelity.top1_agreement for r in records),
@@ -250,7 +275,7 @@ def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
     seed, attacker, reference = record.spec["seed"], record.cost.attacker(), record.cost.reference
     return CellRow(
         id=record.id, status=record.status, model=record.name("model"), defense=defense, attack=attack,
-        task=record.name("task"), seed=seed if isinstance(seed, int) else 0,
+        knowledge=record.provenance.knowledge, task=record.name("task"), seed=seed if isinstance(seed, int) else 0,
         budget=budget_label(record.spec["budget"]), recovery=record.recovery, gain=record.gain,
         reference_gain=record.reference_gain, collapsed=record.utility.collapsed,
         attack_flops=attacker.flops if attacker else None, reference_flops=reference.flops if reference else None,
@@ -264,5 +289,3 @@ def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
-
-

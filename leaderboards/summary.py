@@ -125,7 +125,7 @@ def _bills(record: Record) -> str:
         return ""
     attacker = cost.attacker()
     rows: list[list[str]] = []
-    for label, get, show in _LINES:
+    for label, get, show in BILL_LINES:
         values = {name: get(bill) for name, bill in shown.items()}
         if any(values.values()):
             over = units.divide(get(attacker) if attacker else None, get(cost.reference) if cost.reference else None)
@@ -133,7 +133,7 @@ def _bills(record: Record) -> str:
     return _table(rows, ["cost", *shown, "attacker/ref."])
 
 
-_LINES: tuple[tuple[str, Callable[[Bill], float | None], Callable[[float | None], str]], ...] = (
+BILL_LINES: tuple[tuple[str, Callable[[Bill], float | None], Callable[[float | None], str]], ...] = (
     ("FLOPs", lambda bill: bill.flops, lambda value: units.count(value)),
     ("tokens", lambda bill: bill.tokens, lambda value: units.count(value)),
     ("steps", lambda bill: bill.steps, lambda value: units.count(value)),

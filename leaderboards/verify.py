@@ -30,7 +30,7 @@ ON_TRUST = {
     "cost.*.forward_flops and backward_flops": "their sum is checked, not each",
     "trajectory, reference_trajectory": "scores are of selection items, which are not kept (cost_to_recover follows "
     "from them); of what was spent, the ends are checked, and between them that it rises",
-    "fidelity": "the models are not run again",
+    "fidelity, layer_errors": "the models are not run again",
     "model.parameters, locked_parameters": "the models are not built",
     "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
 }

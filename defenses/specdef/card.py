@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from defenses.dlr.card import fidelity_sentence
+from harness.models.card import Card, fidelity_sentence
 
-_CARD = """---
-library_name: transformers
-tags: [specdef-lock, lockbench]
----
-
-# {name}, SpecDef-locked
-
+_INTRO = """\
 `{name}` locked by **SpecDef** (spectral deformation; workshop paper of 2025, Algorithm 1): it was trained to keep its
 function while the {k} largest singular values of every weight matrix grow, so that gradient descent needs a smaller
 learning rate and more steps. This is the `lockbench` project's own implementation; no code of the authors was
 available.
-
-| | |
-|---|---|
-| base | `{name}` |
-| sha256 over the base's weights | `{digest}` |
-| mean of the top {k} singular values | {before:.2f} before, {after:.2f} after |
-| settings of the lock | `{settings}` |
-
-It loads as any model of its architecture: `AutoModelForCausalLM.from_pretrained(FOLDER)`.
-
-## Fidelity to the base
-
-{fidelity}
-
-## Known breaks
-
-This is a research artefact, not a protection to rely on. Both of these are in `lockbench`:
+"""
+_BREAKS = """\
+Both of these are in `lockbench`:
 
 - outlying singular values show in the weights: clip them, repair the function by a short distillation from the locked
   model, then fine-tune (`undo_specdef`);
@@ -52,7 +31,10 @@ def export(locked: Any, folder: Path) -> None:
 
 def card(about: dict[str, Any]) -> str:
     """The model card, in markdown, from `config.specdef`."""
-    before, after = about["mean_top"]
-    return _CARD.format(name=about["name"], digest=about["digest"], k=about["settings"]["k"], before=before,
-                        after=after, settings=json.dumps(about["settings"], sort_keys=True),
-                        fidelity=fidelity_sentence(about["heldout"]))  # fmt: skip
+    name, settings, (before, after) = about["name"], about["settings"], about["mean_top"]
+    return str(Card(
+        title=f"{name}, SpecDef-locked", tags=["specdef-lock", "lockbench"], base=name, digest=about["digest"],
+        intro=_INTRO.format(name=name, k=settings["k"]), settings=settings,
+        rows={f"mean of the top {settings['k']} singular values": f"{before:.2f} before, {after:.2f} after"},
+        use="It loads as any model of its architecture: `AutoModelForCausalLM.from_pretrained(FOLDER)`.",
+        fidelity=fidelity_sentence(about["heldout"]), breaks=_BREAKS))  # fmt: skip

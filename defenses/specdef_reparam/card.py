@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from defenses.specdef_reparam import modeling_specdef_reparam
+from harness.models.card import Card, remote_code_use
 from harness.models.remote import write_code
 
-_CARD = """---
-library_name: transformers
-tags: [specdef, lockbench]
----
-
-# {base}, SpecDef-reparameterised
-
+_INTRO = """\
 `{base}` with {count} linear layers locked by **SpecDef**'s spectral reparameterisation: the largest singular values of
 each were multiplied by {alpha:g} and an extra linear layer after it divides them again. The function is the base's up
 to rounding; naive fine-tuning diverges. The lock is a **reconstruction** of arXiv 2602.18868 by the `lockbench` project
 (the authors' code is not public), so nothing here speaks for the authors.
-
-| | |
-|---|---|
-| base | `{base}` |
-| sha256 over the base's weights | `{digest}` |
-| locked layers | {layers} |
-| settings of the lock | `{settings}` |
-
-## Use
-
-```python
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True, dtype="{dtype}")
-```
-
-`harness evaluate --model FOLDER` loads it without remote code. **Run it in {dtype} or wider**: in a narrower type the
-rounding errors of the inflated layer pass the extra layer undivided.
-
-## Fidelity to the base
-
-On {tokens} tokens of held-out text, unmerged, in {dtype}: KL {kl:.2g} nats a token, top-1 agreement {agreement:.4f}.
-
-## Known breaks
-
-This is a research artefact, not a protection to rely on. These are in `lockbench` (`undo_specdef_reparam`):
+"""
+_WIDER = """ **Run it in {dtype} or wider**: in a narrower type the
+rounding errors of the inflated layer pass the extra layer undivided."""
+_BREAKS = """\
+These are in `lockbench` (`undo_specdef_reparam`):
 
 - multiplying the two layers of a pair gives the base's matrix back, in seconds and without data; pairs are found
   without their names;
@@ -67,8 +41,11 @@ def card(locked: Any) -> str:
     """The model card, in markdown."""
     value = locked.config.specdef_reparam
     about, settings, heldout = value["base"], value["base"]["settings"], value["base"]["heldout"]
-    return _CARD.format(
-        base=about["name"], digest=about["digest"], count=len(value["layers"]), alpha=settings["alpha"],
-        layers=", ".join(f"`{name}`" for name in value["layers"]), settings=json.dumps(settings, sort_keys=True),
-        dtype=settings["dtype"], tokens=heldout["n_tokens"], kl=heldout["kl"], agreement=heldout["top1_agreement"],
-    )  # fmt: skip
+    base, dtype = about["name"], settings["dtype"]
+    return str(Card(
+        title=f"{base}, SpecDef-reparameterised", tags=["specdef", "lockbench"], base=base, digest=about["digest"],
+        intro=_INTRO.format(base=base, count=len(value["layers"]), alpha=settings["alpha"]), settings=settings,
+        rows={"locked layers": ", ".join(f"`{name}`" for name in value["layers"])},
+        use=remote_code_use(dtype) + _WIDER.format(dtype=dtype), breaks=_BREAKS,
+        fidelity=f"On {heldout['n_tokens']} tokens of held-out text, unmerged, in {dtype}: KL {heldout['kl']:.2g} nats "
+        f"a token, top-1 agreement {heldout['top1_agreement']:.4f}."))  # fmt: skip

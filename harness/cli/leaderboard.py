@@ -11,15 +11,16 @@ examples:
   harness leaderboard results
   harness leaderboard results --format markdown -o board.md
   harness leaderboard results --cells --format csv
+  harness leaderboard results --format html -o board.html      one page: filters, charts, every cell
 """
-FORMATS = ("table", "markdown", "csv", "latex", "json")
+FORMATS = ("table", "markdown", "csv", "latex", "json", "html")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that harness run or matrix wrote")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default table")
-    parser.add_argument("--cells", action="store_true", help="one row a cell instead of one a lock")
+    parser.add_argument("--cells", action="store_true", help="one row a cell instead of one a lock (html has both)")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write here instead of stdout")
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_cell
 
+from harness.cell import layer_errors
 from harness.errors import UsageError
 from harness.record import ITEMS, LOG, RECORD, SCHEMA_FILE, Record, dumps, read_record, schema, write_record
 from harness.sections import Interval
@@ -54,6 +55,13 @@ def test_the_record_has_the_keys_others_rely_on(record: Record) -> None:
     assert set(promised.split()) <= set(record.model_dump())
     assert set(record.model_dump()["score"]) == {"base", "locked", "attacked", "reference", "unit"}
     assert {"value", "low", "high", "n_items", "n_seeds", "reason"} == set(record.model_dump()["recovery"])
+
+
+def test_layer_errors_come_from_every_part_of_a_lock_and_are_finite() -> None:
+    report = {"layer_errors": {"l0": 0.5, "l1": float("nan"), "l2": None}, "heldout": {"kl": 0.1},
+              "dlr": {"layer_errors": {"l0": 1}}}  # fmt: skip
+    assert layer_errors(report) == {"l0": 0.5, "dlr: l0": 1.0}
+    assert layer_errors({"layer_errors": [1.0]}) == {}
 
 
 def test_the_shipped_schema_is_current() -> None:

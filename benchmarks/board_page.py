@@ -1,0 +1,135 @@
+"""How long the leaderboard page takes: to build from many records, and to show itself in headless Chromium.
+
+    python benchmarks/board_page.py [--records 10000] [--repeats 3] [-o docs/data/board_page.json]
+
+The records are made up (`tests/record_factory.py`): locks by attacks by seeds on several models and tasks, written as
+`harness run` would. `load` and `rank` are what every format of the leaderboard needs, once; `build` is from
+there to the page, and the fastest of the repeats. Seconds of a processor (`_cpu`) do not depend on what else the
+machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+MODELS, TASKS, SEEDS, ATTACKS = 5, 4, 5, 10
+"""Together with the locks they make the number of records."""
+
+
+def write_records(out: Path, number: int) -> None:
+    """So many cells below `out`; their numbers are those of a few cells, their specs all differ."""
+    from record_factory import make_cell
+
+    from harness.files import canonical_json, sha256
+    from harness.record import ITEMS, LOG, RECORD, dumps, write_record
+
+    patterns = [make_cell(recovery=0.1 * k, utility=0.97, seed=k) for k in range(10)]
+    folders = []
+    for index, cell in enumerate(patterns):
+        folders.append(out / f".pattern{index}")
+        write_record(folders[-1], cell.record, cell.items, "log\n")
+    files = [{name: sha256(folder / name) for name in (ITEMS, LOG)} for folder in folders]
+    for index, (lock, attack, model, task, seed) in enumerate(_specs(number)):
+        which = (lock * 7 + attack * 3 + model + task) % len(patterns)
+        record = patterns[which].record
+        spec = {**record.spec, "model": {"name": f"model-{model}"}, "task": {"name": f"task-{task}"}, "seed": seed,
+                "defense": {"name": "lock", "strength": lock},
+                "attack": {"name": f"attack-{attack}", "learning_rate": 1e-3}}  # fmt: skip
+        digest = hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+        provenance = record.provenance.model_copy(update={"files": files[which]})
+        made = record.model_copy(update={"id": digest, "spec": spec, "provenance": provenance,
+                                         "model": record.model.model_copy(update={"name": f"model-{model}"}),
+                                         "task": record.task.model_copy(update={"name": f"task-{task}"})})  # fmt: skip
+        folder = out / "cells" / digest
+        folder.mkdir(parents=True)
+        for name in (ITEMS, LOG):
+            shutil.copyfile(folders[which] / name, folder / name)
+        (folder / RECORD).write_text(dumps(made))
+        if index % 1000 == 0:
+            print(f"{index} records", file=sys.stderr)
+
+
+def _specs(number: int) -> Iterator[tuple[int, int, int, int, int]]:
+    for index, spec in enumerate(product(range(number), range(ATTACKS), range(MODELS), range(TASKS), range(SEEDS))):
+        if index == number:
+            return
+        yield spec
+
+
+def build_seconds(out: Path, file: Path, repeats: int) -> dict[str, float]:
+    """Seconds to load, to rank, and to build the page from that; of a processor, and for the page also of the clock."""
+    from leaderboards.html.page import page
+    from leaderboards.load import load_results
+    from leaderboards.rows import rank
+
+    start = time.process_time()
+    results = load_results(out, utility=False)
+    loaded = time.process_time()
+    rows = rank(results.cells)
+    ranked = time.process_time()
+    builds = []
+    for _ in range(repeats):
+        before, cpu = time.perf_counter(), time.process_time()
+        text = page(results, rows=rows)
+        builds.append((time.process_time() - cpu, time.perf_counter() - before))
+    file.write_text(text)
+    return {"load_cpu": loaded - start, "rank_cpu": ranked - loaded, "build_cpu": min(cpu for cpu, _ in builds),
+            "build": min(wall for _, wall in builds)}  # fmt: skip
+
+
+def paint_milliseconds(file: Path, repeats: int) -> dict[str, float]:
+    """First contentful paint, and until the ranking is there, from the start of navigation."""
+    from playwright.sync_api import sync_playwright
+
+    binary = shutil.which("chromium") or shutil.which("chromium-browser")
+    if binary is None:
+        sys.exit("no chromium here")
+    found: dict[str, list[float]] = {"first_paint": [], "ranking": []}
+    with sync_playwright() as playwright:
+        for _ in range(repeats):
+            browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+            view = browser.new_page()
+            view.goto(file.resolve().as_uri())
+            view.wait_for_selector("#ranking tbody tr")
+            ready = view.evaluate("performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart")
+            paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+            while view.evaluate(paint) is None:
+                time.sleep(0.02)
+            found["first_paint"].append(view.evaluate(paint))
+            found["ranking"].append(ready)
+            browser.close()
+    return {name: min(values) for name, values in found.items()}
+
+
+def main() -> None:
+    """Write the records, measure, print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--records", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/data/board_page.json"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+        out, file = Path(folder) / "results", Path(folder) / "board.html"
+        write_records(out, args.records)
+        found: dict[str, Any] = {"records": args.records, "seconds": build_seconds(out, file, args.repeats)}
+        found["bytes"] = file.stat().st_size
+        found["milliseconds"] = paint_milliseconds(file, args.repeats)
+    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
