@@ -17,9 +17,11 @@ from defenses.dlr import DLRSettings
 INITS = ("greedy", "random")
 LENGTHS = (0.1, 0.3, 1.0)
 """Steps of every stage, in units of the default."""
+LONG = {"module_steps": 200, "polish_steps": 600, "self_generated": 0.8, "generated_tokens": 500_000}
 LONGER = {
-    "long": {"module_steps": 200, "polish_steps": 600, "self_generated": 0.8, "generated_tokens": 500_000},
-    "longest": {"module_steps": 200, "polish_steps": 1800, "self_generated": 0.9, "generated_tokens": 1_500_000},
+    "partition, long": {"init": "partition", **LONG},
+    "greedy, long": LONG,
+    "greedy, longest": {"module_steps": 200, "polish_steps": 1800, "self_generated": 0.9, "generated_tokens": 1_500_000},
 }
 """More polish, and so many of the base's own samples that no token is seen often: the corpus alone is overfitted."""
 
@@ -62,7 +64,7 @@ def draw(rows: dict[str, Any]) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     panels = (("perplexity_ratio", "perplexity, locked / base"), ("minimal_pairs_retention", "minimal pairs kept"))
     for axis, (key, label) in zip(axes, panels, strict=True):
-        for init, style in zip(INITS, ("o-", "s--"), strict=True):
+        for init, style in zip((*INITS, "partition"), ("o-", "s--", "^:"), strict=True):
             points = sorted((r["flops"], r[key]) for r in rows.values() if r["init"] == init)
             axis.plot(*zip(*points, strict=True), style, label=f"init {init}")
         axis.axhline(1.0, color="0.6", linewidth=0.8)

@@ -14,7 +14,7 @@ from dlr_runs import DOCS, Rows, arguments, base_of, lock, quality, replace_betw
 
 from defenses.dlr import DLRSettings
 
-LOCK = DLRSettings(module_steps=60, polish_steps=70, self_generated=0.0, check_every=10)
+LOCK = DLRSettings(module_steps=80, polish_steps=90, self_generated=0.0, check_every=10)
 """Sampling text of its own costs a model of this size more time than it brings here."""
 
 
