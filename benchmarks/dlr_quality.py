@@ -21,7 +21,7 @@ LONG = {"module_steps": 200, "polish_steps": 600, "self_generated": 0.8, "genera
 LONGER = {
     "partition, long": {"init": "partition", **LONG},
     "greedy, long": LONG,
-    "greedy, longest": {"module_steps": 200, "polish_steps": 1800, "self_generated": 0.9, "generated_tokens": 1_500_000},
+    "greedy, longest": LONG | {"polish_steps": 1800, "self_generated": 0.9, "generated_tokens": 1_500_000},
 }
 """More polish, and so many of the base's own samples that no token is seen often: the corpus alone is overfitted."""
 
