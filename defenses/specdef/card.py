@@ -27,7 +27,7 @@ available.
 | mean of the top {k} singular values | {before:.2f} before, {after:.2f} after |
 | settings of the lock | `{settings}` |
 
-It loads as any model of its architecture: `AutoModelForCausalLM.from_pretrained(FOLDER)`.
+It loads as any model of its architecture: {auto}.
 
 ## Fidelity to the base
 
@@ -55,4 +55,17 @@ def card(about: dict[str, Any]) -> str:
     before, after = about["mean_top"]
     return _CARD.format(name=about["name"], digest=about["digest"], k=about["settings"]["k"], before=before,
                         after=after, settings=json.dumps(about["settings"], sort_keys=True),
-                        fidelity=fidelity_sentence(about["heldout"]))  # fmt: skip
+                        fidelity=_fidelity(about["heldout"]), auto=_auto(about))  # fmt: skip
+
+
+def _fidelity(heldout: dict[str, Any]) -> str:
+    if "accuracy_base" not in heldout:
+        return fidelity_sentence(heldout)
+    return (f"On {heldout['items']} held-out items of the classifier's own task, in float32: accuracy "
+            f"{heldout['accuracy_locked']:.3f} (base {heldout['accuracy_base']:.3f}), KL {heldout['kl']:.4f} nats an "
+            f"item, top-1 agreement {heldout['top1_agreement']:.3f}.")  # fmt: skip
+
+
+def _auto(about: dict[str, Any]) -> str:
+    return "transformers' class for its kind" if "accuracy_base" in about["heldout"] else (
+        "`AutoModelForCausalLM.from_pretrained(FOLDER)`")  # fmt: skip
