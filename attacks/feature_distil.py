@@ -1,4 +1,4 @@
-"""Repairing a classifier after an undo: its features, which are what the head reads, are distilled from the locked model.
+"""Repairing a classifier after an undo: its features, which the head reads, are distilled from the locked model.
 
 The attacker's head may be new and say nothing yet, so the logits are no target.
 """

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import reproductions
 import theory_tables
 
 from leaderboards.board import leaderboard
@@ -91,6 +92,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
+    "docs/reproductions.md:specdef_vision": ("docs/reproductions.md", reproductions.specdef_vision),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""

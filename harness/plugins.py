@@ -218,6 +218,8 @@ class Task(Plugin):
     """What the main score is in, for example `accuracy` or `-bits/byte`."""
     chance: ClassVar[float | None] = None
     """Score of guessing, where that is known."""
+    attack_defaults: ClassVar[dict[str, Any]] = {}
+    """Settings of attacks, where an attack has them, whose defaults were found on language modelling and do not fit."""
     needs_pack: ClassVar[bool] = False
     """True when the task cannot work without the data pack or the hub."""
 

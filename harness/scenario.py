@@ -114,4 +114,3 @@ def _models(kind: Kind) -> str:
 
 def _tasks(kind: Kind) -> list[str]:
     return [name for name, task in registry.tasks().working().items() if task.kind == kind]
-

@@ -146,16 +146,18 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     Raises:
         UsageError: naming the key, the value and what is allowed. Nothing heavy has been imported by then.
     """
-    values, built = dict(raw), list[Any]()
-    for section, plugins in (("defense", registry.defenses()), ("attack", registry.attacks()),
-                             ("task", registry.tasks())):  # fmt: skip
+    values, built = dict(raw), dict[str, Any]()
+    for section, plugins in (("task", registry.tasks()), ("defense", registry.defenses()),
+                             ("attack", registry.attacks())):  # fmt: skip
         default = Spec().model_dump()[section]
         chosen = {**default, **_named(values.get(section, {}), section)}
-        plugin = build(plugins, chosen, section)
-        values[section] = {"name": chosen["name"], **plugin.settings.model_dump(mode="json")}
-        built.append(plugin)
+        if section == "attack":
+            known = plugins.get(str(chosen["name"])).Settings.model_fields
+            chosen = {key: value for key, value in built["task"].attack_defaults.items() if key in known} | chosen
+        built[section] = build(plugins, chosen, section)
+        values[section] = {"name": chosen["name"], **built[section].settings.model_dump(mode="json")}
     values["model"] = _with_digest(_named(values.get("model", {}), "model"))
-    values = complete(values, *built)
+    values = complete(values, **built)
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
     spec = Spec.parse(values, "spec")

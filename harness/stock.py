@@ -198,7 +198,7 @@ class Stock:
         return {"own": spec.own, "data": own.digest()}
 
     def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
-        """KL(base, locked) and top-1 agreement: a token on held-out text, or an item of a classifier's own test split."""
+        """KL(base, locked) and top-1 agreement, a token of held-out text or an item of a classifier's own test."""
         from harness.utility.classifier import own_fidelity
         from harness.utility.fidelity import fidelity, heldout_blocks
 

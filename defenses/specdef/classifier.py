@@ -1,4 +1,4 @@
-"""The lock on a classifier: Algorithm 1 on its own task's training data, as in the paper's vision and text experiments."""
+"""The lock on a classifier: Algorithm 1 on its own task's training data, as in the paper's Table 1."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 
-
 class CifarResNetConfig(PreTrainedConfig):  # type: ignore[misc]
     """Blocks a stage, channels of the stages and of the image, and the classes."""
 

@@ -63,9 +63,9 @@ TINY = KnownModel(
 )  # fmt: skip
 
 
-def _built(name: str, kind: Kind, parameters: int, summary: str, **more: Any) -> KnownModel:
+def _built(name: str, kind: Kind, parameters: int, note: str, **more: Any) -> KnownModel:
     build = f"harness.models.architectures:{name.replace('-', '_')}"
-    return KnownModel(name=name, summary=summary, parameters=parameters, kind=kind, build=build,
+    return KnownModel(name=name, summary=note, parameters=parameters, kind=kind, build=build,
                       **{"licence": "Apache-2.0"} | more)  # fmt: skip
 
 
@@ -74,9 +74,9 @@ _SMALL_IMAGES: dict[str, Any] = {"learning_rate": 1e-2, "max_steps": 300, "per_d
 RESNET_TINY = _built(
     "resnet-tiny", "image_classification", 23_573, "small ResNet for 8 x 8 digits, trained here on 0 to 4",
     own={"name": "digits", "classes": [0, 1, 2, 3, 4]}, training=_SMALL_IMAGES)  # fmt: skip
-RESNET18 = _built("resnet18", "image_classification", 11_181_642, "ResNet-18, trained here on MNIST (needs its data)",
+RESNET18 = _built("resnet18", "image_classification", 11_181_642, "ResNet-18, trained here on MNIST (data pack)",
                   own=_MNIST, training={**_SMALL_IMAGES, "learning_rate": 1e-3})  # fmt: skip
-RESNET20 = _built("resnet20", "image_classification", 269_722, "CIFAR ResNet-20, trained here on MNIST (needs its data)",
+RESNET20 = _built("resnet20", "image_classification", 269_722, "CIFAR's ResNet-20, trained here on MNIST (data pack)",
                   own=_MNIST, training=_SMALL_IMAGES)  # fmt: skip
 _CIFAR: dict[str, Any] = {"licence": "BSD-2-Clause", "trained": True, "own": {"name": "cifar10"},
                           "training": {"unlearn_learning_rate": 1e-3, "per_device_train_batch_size": 64}}  # fmt: skip

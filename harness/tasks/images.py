@@ -42,6 +42,7 @@ class ImageTask(ClassificationTask):
     """Images of one size, labelled."""
 
     kind: ClassVar[Kind] = "image_classification"
+    attack_defaults: ClassVar[dict[str, Any]] = {"max_steps": 300, "per_device_train_batch_size": 32}
     needs_pack: ClassVar[bool] = True
     Settings = ImageSettings
     settings: ImageSettings
@@ -76,7 +77,7 @@ class ImageTask(ClassificationTask):
         return [example for example in found if self.settings.classes[example.label] in asked]
 
     def training_examples(self) -> list[Example]:
-        """Forgotten classes get other labels, drawn by a stable hash (Graves et al. 2021, "Amnesiac Machine Learning")."""
+        """Forgotten classes get other labels, drawn by a stable hash (Graves et al. 2021, "Amnesiac ML")."""
         gone = {self.settings.classes.index(number) for number in self.settings.forget}
         kept = [index for index in range(self.labels) if index not in gone]
         return [example if example.label not in gone else

@@ -18,6 +18,7 @@ class TextClassification(ClassificationTask):
     """One text, or two, and a label."""
 
     kind: ClassVar[Kind] = "sequence_classification"
+    attack_defaults: ClassVar[dict[str, Any]] = {"max_steps": 300, "block_size": 256}
     needs_pack: ClassVar[bool] = True
 
     @property

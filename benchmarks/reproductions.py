@@ -1,0 +1,52 @@
+"""Tables of papers beside ours: published numbers, the records of `harness matrix reproductions/...`, and the difference.
+
+`benchmarks/documents.py` puts the tables into docs/reproductions.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from leaderboards.load import load_results
+
+RESULTS = Path(__file__).parents[1] / "leaderboards" / "results"
+PUBLISHED = {"mnist": (0.99, 0.99), "cifar10": (0.80, 0.10), "kmnist": (0.80, 0.10), "fashion_mnist": (0.74, 0.10)}
+"""SpecDef (workshop 2025), Table 1, ResNet18: accuracy of the model and of the locked one; MNIST is its own task."""
+
+
+def specdef_vision() -> str:
+    """SpecDef's Table 1, vision, at the size that runs on two cores."""
+    from tabulate import tabulate
+
+    cells = load_results(RESULTS / "specdef_table1_vision").cells
+    records = sorted((cell.record for cell in cells), key=lambda record: (record.name("task"), _rate(record)))
+    first = records[0]
+    rows = [["mnist (own task)", "-", *_pair(PUBLISHED["mnist"]), *(_own(first, side) for side in ("base", "locked")), "-"]]
+    for record in records:
+        score, recovery = record.score, record.recovery
+        rows.append([record.name("task"), f"{record.name('attack')}, {_rate(record):g}", *_pair(PUBLISHED[record.name("task")]),
+                     _number(score.reference), _number(score.attacked), _number(recovery)])  # fmt: skip
+    headers = ["task", "attack, rate", "paper", "paper, locked", "ours", "ours, locked", "recovery"]
+    body: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    return body
+
+
+def _rate(record: Any) -> float:
+    return float(record.spec["attack"]["learning_rate"])
+
+
+def _pair(published: tuple[float, float]) -> list[str]:
+    return [f"{value:.2f}" for value in published]
+
+
+def _own(record: Any, side: str) -> str:
+    utility = getattr(record.utility, side)
+    return _number(next(iter(utility.tasks.values())).score)
+
+
+def _number(interval: Any) -> str:
+    if interval.value is None:
+        return "undefined"
+    low = "" if interval.low is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.value:.2f}{low}"
