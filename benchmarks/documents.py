@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import reproductions
 import theory_tables
 
+import reproductions
 from leaderboards.board import leaderboard
 from leaderboards.load import load_results
 

@@ -1,4 +1,4 @@
-"""Tables of papers beside ours: published numbers, the records of `harness matrix reproductions/...`, and the difference.
+"""Tables of papers beside ours: published numbers, and the records of `harness matrix reproductions/...`.
 
 `benchmarks/documents.py` puts the tables into docs/reproductions.md.
 """
@@ -22,11 +22,12 @@ def specdef_vision() -> str:
     cells = load_results(RESULTS / "specdef_table1_vision").cells
     records = sorted((cell.record for cell in cells), key=lambda record: (record.name("task"), _rate(record)))
     first = records[0]
-    rows = [["mnist (own task)", "-", *_pair(PUBLISHED["mnist"]), *(_own(first, side) for side in ("base", "locked")), "-"]]
+    ours = [_own(first, side) for side in ("base", "locked")]
+    rows = [["mnist (own task)", "-", *_pair(PUBLISHED["mnist"]), *ours, "-"]]
     for record in records:
-        score, recovery = record.score, record.recovery
-        rows.append([record.name("task"), f"{record.name('attack')}, {_rate(record):g}", *_pair(PUBLISHED[record.name("task")]),
-                     _number(score.reference), _number(score.attacked), _number(recovery)])  # fmt: skip
+        task, attack = record.name("task"), f"{record.name('attack')}, {_rate(record):g}"
+        ours = [_number(record.score.reference), _number(record.score.attacked), _number(record.recovery)]
+        rows.append([task, attack, *_pair(PUBLISHED[task]), *ours])
     headers = ["task", "attack, rate", "paper", "paper, locked", "ours", "ours, locked", "recovery"]
     body: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
     return body

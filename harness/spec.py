@@ -123,7 +123,9 @@ class Spec(Settings):
 
     def build_own(self, data_dir: Path | None) -> ClassificationTask | None:
         """A classifier's own task, with its settings and data; None for a language model."""
-        return self.own and cast(ClassificationTask, build(registry.tasks(), self.own, "own", data_dir))
+        if self.own is None:
+            return None
+        return cast(ClassificationTask, build(registry.tasks(), self.own, "own", data_dir))
 
 
 def build(plugins: registry.Registry[Any], chosen: Mapping[str, Any], where: str, *arguments: Any) -> Any:

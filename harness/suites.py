@@ -51,13 +51,15 @@ def expand(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
         UsageError: there is no such part of the suite.
     """
     from harness import registry
+    from harness.spec import Spec
 
     attack, defense = (_named(raw.get(key, {})) for key in ("attack", "defense"))
     name, colon, part = str(attack.get("name", "")).partition(":")
     if name not in registry.suites().names() or (colon and not part):
         return [dict(raw)]
     members = registry.suites().get(name).members(part, str(defense.get("name", "none")))
-    members = tuple(member for member in members if _fits(member, _named(raw.get("task", {})).get("name")))
+    task = _named(raw.get("task", {})).get("name", Spec().task["name"])
+    members = tuple(member for member in members if _fits(member, task))
     return [{**raw, "attack": {**attack, "name": member}} for member in members]
 
 

@@ -108,17 +108,17 @@ def checked(base: Released, reference: Any, model: Any, settings: SpecDefReparam
         for tensor in side.state_dict(keep_vars=True).values():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(getattr(torch, settings.dtype))
-    sides = [dataclasses.replace(base, model=side, digest=name)
-             for name, side in (("base", reference), ("locked", model))]  # fmt: skip
+    one, other = (dataclasses.replace(base, model=side, digest=name)
+                  for name, side in (("base", reference), ("locked", model)))  # fmt: skip
     if context.own is not None:
         with context.meter.measure():
-            found = own_fidelity(*sides, context.own.examples("selection"), context.own)
+            found = own_fidelity(one, other, context.own.examples("selection"), context.own)
     else:
         packed = PackedBlocks(tokenize(context.corpus("heldout"), base.tokenizer), block_size=BLOCK, batch_size=1,
                               seed=0)  # fmt: skip
         blocks = packed.blocks[: max(1, settings.heldout_tokens // BLOCK)]
         with context.meter.measure(tokens=blocks.numel()):
-            found = fidelity(*sides, blocks)
+            found = fidelity(one, other, blocks)
     if not found["kl"] <= settings.max_kl:  # NaN where the inflated matrix overflows
         raise Outcome(f"specdef_reparam with alpha={settings.alpha:g} does not keep the function in {settings.dtype}: "
                       f"KL(base, locked) is {found['kl']:.3g} nats a token, defense.max_kl is {settings.max_kl:g}. "

@@ -26,7 +26,7 @@ def head_name(model: nn.Module) -> str:
         UsageError: there is none.
     """
     labels = getattr(getattr(model, "config", None), "num_labels", None)
-    names = [name for name, module in model.named_modules()
+    names: list[str] = [name for name, module in model.named_modules()
              if isinstance(module, nn.Linear) and module.out_features == labels]  # fmt: skip
     if not names:
         raise UsageError(f"{type(model).__name__} has no linear head of {labels} outputs")
