@@ -84,5 +84,5 @@ CIFAR_RESNET20 = _built("cifar-resnet20", "image_classification", 269_722, "ResN
                         **_CIFAR)  # fmt: skip
 CIFAR_RESNET56 = _built("cifar-resnet56", "image_classification", 853_018, "ResNet-56 trained on CIFAR-10 (data pack)",
                         **_CIFAR)  # fmt: skip
-ENCODER_TINY = _built("encoder-tiny", "sequence_classification", 1_138_050, "BERT of 4 layers, trained here on own task",
+ENCODER_TINY = _built("encoder-tiny", "sequence_classification", 1_138_050, "BERT of 4 layers, trained on own task",
                       training={"learning_rate": 1e-3})  # fmt: skip
