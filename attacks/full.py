@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.train_settings import TrainSettings
 
@@ -25,6 +28,7 @@ class UndoneSettings(FullSettings):
 class FullFineTuning(Attack):
     """Fine-tune every parameter with AdamW."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     Settings = FullSettings
     settings: FullSettings
 

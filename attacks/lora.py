@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from attacks.full import FullSettings
+from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.search.space import Choice, Space
 
@@ -35,6 +36,7 @@ class LoRASettings(FullSettings):
 class LoRA(Attack):
     """LoRA adapters (PEFT) on every linear layer found in the model, a lock's own layers included."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     Settings = LoRASettings
     settings: LoRASettings
 
@@ -77,10 +79,14 @@ def add_adapters(model: PreTrainedModel, targets: Sequence[str], settings: LoRAS
     from peft import LoraConfig, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from harness.models.heads import head_name, head_of
+
+    # Adapters on a fresh head would be products of zeros: a classifier's head trains whole, as PEFT does it.
+    heads = [head_name(model)] if head_of(model) is not None else None
     ranks = {_exactly(names): rank for rank, names in thin(model, targets, settings.r).items()}
     config = LoraConfig(
         r=settings.r, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout, bias="none",
-        target_modules=_exactly(targets),  # a list would also match by the end of a path
+        target_modules=_exactly(targets), modules_to_save=heads,  # a list would also match by the end of a path
         rank_pattern=ranks, alpha_pattern={key: settings.lora_alpha / settings.r * rank for key, rank in ranks.items()},
         task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None)  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -97,8 +103,9 @@ def thin(model: nn.Module, targets: Sequence[str], rank: int) -> dict[int, list[
     found: dict[int, list[str]] = {}
     for name in targets:
         layer: Any = model.get_submodule(name)
-        # GPT-2's Conv1D has no in_features, and the weight of a 4-bit layer is packed.
-        sides = (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else layer.weight.shape
+        # GPT-2's Conv1D has no in_features, and the weight of a 4-bit layer is packed; a convolution is (out, rest).
+        sides = (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else (
+            len(layer.weight), layer.weight[0].numel())  # fmt: skip
         side = min(sides)
         if side < rank:
             found.setdefault(side, []).append(name)

@@ -1,4 +1,4 @@
-"""`partial_depth`: only the first or the last part of the depth trains; everything else stays as released.
+"""`partial_depth`: only the first or the last part of the depth trains (and a classifier's head); the rest is frozen.
 
 Two depths can be cut: the decoder's (`layers`), and that of the deep modules that a lock put into a layer (`blocks`).
 Training the last layers alone, backward ends where they begin, so nothing below is kept, whatever a lock put there.
@@ -6,11 +6,12 @@ Training the last layers alone, backward ends where they begin, so nothing below
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from attacks.full import FullSettings
+from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Released
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class PartialDepthSettings(FullSettings):
 class PartialDepth(Attack):
     """Fine-tune the first or the last decoder layers only, and of a lock's deep modules the first or last blocks."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     Settings = PartialDepthSettings
     settings: PartialDepthSettings
 
@@ -52,8 +54,10 @@ def chosen_prefixes(model: nn.Module, settings: PartialDepthSettings) -> tuple[t
     from torch import nn
 
     from harness.models.families import attention_modules
+    from harness.models.heads import blocks_of, head_name, head_of
 
-    layers = [name.rpartition(".")[0] for name in attention_modules(model)]
+    head = head_of(model)
+    layers = blocks_of(model) if head is not None else [name.rpartition(".")[0] for name in attention_modules(model)]
     count = -(-len(layers) // 2) if settings.layers is None else settings.layers
     kept = layers[:count] if settings.end == "first" else layers[-count:]
     frozen: list[str] = []
@@ -63,4 +67,5 @@ def chosen_prefixes(model: nn.Module, settings: PartialDepthSettings) -> tuple[t
             depth = range(len(blocks))
             train = depth[: settings.blocks] if settings.end == "first" else depth[-settings.blocks :]
             frozen += [f"{name}.blocks.{index}." for index in depth if index not in train]
+    kept += [head_name(model)] if head is not None else []  # whatever else trains: it may be the attacker's own
     return tuple(f"{name}." for name in kept), tuple(frozen)

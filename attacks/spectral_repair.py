@@ -59,7 +59,7 @@ def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: U
 def spectra(model: PreTrainedModel, settings: UndoSpecDefSettings, context: AttackContext,
             share: Share) -> dict[str, Top]:  # fmt: skip
     """The top singular triples of every matrix, one more than may be outlying; none if the budget is too small."""
-    weights = {name: weight.detach() for name, weight in matrices(model).items()}
+    weights = {name: weight.detach() for name, weight in matrices(model).items() if bool(weight.any())}
     top = TopSingularValues(weights, settings.outliers + 1, seed=derive(context.seed, "spectra"))
     columns = settings.outliers + 1 + top.spare
     flops = 4 * columns * (ROUNDS + 1) * sum(weight.numel() for weight in weights.values())
@@ -99,7 +99,15 @@ def lower(weight: torch.Tensor, top: Top, count: int, repair: str) -> dict[str, 
 
 def distil(model: PreTrainedModel, locked: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
            settings: UndoSpecDefSettings, context: AttackContext, share: Share) -> dict[str, Any]:  # fmt: skip
-    """KL to the locked model on the task's text and on text it samples, every parameter of `model` trained."""
+    """KL to the locked model on the task's text and on text it samples, every parameter of `model` trained.
+
+    Of a classifier, see `attacks.feature_distil`.
+    """
+    unfreeze(model)
+    if context.task.kind != "causal_lm":
+        from attacks.feature_distil import distil_features
+
+        return distil_features(model, locked, tokenizer, settings, context, share)
     count, size, rows = locked.num_parameters(), settings.block_size, settings.distil_batch_size
     sampled = min(settings.sampled_tokens, share.affordable(2 * count, fraction=0.25)) if settings.distil_steps else 0
     own = sample_blocks(locked, sampled, size, context)
@@ -123,7 +131,6 @@ def distil(model: PreTrainedModel, locked: PreTrainedModel, tokenizer: PreTraine
             target = locked(input_ids=ids, use_cache=False).logits
         return divergence(target, module(input_ids=ids, use_cache=False).logits)
 
-    unfreeze(model)
     result = train(model, batches, knobs, context, label="distil", loss_fn=loss, stop=lambda step: share.late(),
                    beside_bytes=module_bytes(locked))  # fmt: skip
     return {"distil_steps": result.steps, "distil_losses": [result.losses[0], result.losses[-1]],

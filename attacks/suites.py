@@ -10,8 +10,9 @@ from __future__ import annotations
 from harness.suites import Suite
 
 STANDARD = Suite(
-    attacks=("partial_depth", "frozen_mlp", "lora", "qlora", "full_8bit", "full", "checkpointing", "offload",
-             "pretrain_first", "undo_pmp", "undo_specdef_reparam", "undo_specdef", "redistill", "distil_student"),
+    attacks=("linear_probe", "partial_depth", "frozen_mlp", "lora", "qlora", "full_8bit", "full", "checkpointing",
+             "offload", "pretrain_first", "undo_pmp", "undo_specdef_reparam", "undo_specdef", "redistill",
+             "distil_student"),
     quick=("lora", "full", "checkpointing"),
     undo={"dlr": ("redistill",), "specdef": ("undo_specdef",), "specdef_reparam": ("undo_specdef_reparam",),
           "pmp": ("undo_pmp",)},

@@ -7,11 +7,12 @@ bill `undo`. On a model whose spectra look undeformed this is plain full fine-tu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from attacks.full import UndoneSettings
+from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 
@@ -31,7 +32,7 @@ class UndoSpecDefSettings(UndoneSettings):
     distil_learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the distillation (cosine)."""
     distil_batch_size: int = Field(8, gt=0)
-    """Sequences a step of the distillation."""
+    """Sequences a step of the distillation; a classifier's has the batches of the fine-tuning."""
     sampled_tokens: int = Field(16384, ge=0)
     """Tokens sampled from the locked model; where there are enough, they are half of what is distilled on."""
 
@@ -39,6 +40,7 @@ class UndoSpecDefSettings(UndoneSettings):
 class UndoSpecDef(Attack):
     """Clip the outlying singular values, distil the locked model's function back, then fine-tune everything."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     knowledge = Knowledge.CODE
     Settings = UndoSpecDefSettings
     settings: UndoSpecDefSettings

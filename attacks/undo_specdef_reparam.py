@@ -8,11 +8,12 @@ On a model without such pairs every method is full fine-tuning (`fp64`: in float
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from attacks.full import UndoneSettings
+from harness.kinds import WITH_TOKENS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class UndoSpecDefReparamSettings(UndoneSettings):
 class UndoSpecDefReparam(Attack):
     """Multiply SpecDef's pairs out (or freeze, scale, refactor them), then fine-tune everything."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = WITH_TOKENS
     knowledge = Knowledge.CODE
     Settings = UndoSpecDefReparamSettings
     settings: UndoSpecDefReparamSettings

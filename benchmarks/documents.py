@@ -17,6 +17,7 @@ from typing import Any
 
 import theory_tables
 
+import reproductions
 from leaderboards.board import leaderboard
 from leaderboards.load import load_results
 
@@ -126,6 +127,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
     "docs/measured.md:speed": ("docs/measured.md", speed),
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
+    "docs/reproductions.md:specdef_vision": ("docs/reproductions.md", reproductions.specdef_vision),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from harness.kinds import KINDS, Kind
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.settings import Settings
 
@@ -15,6 +16,7 @@ class NoDefenseSettings(Settings):
 class NoDefense(Defense):
     """No lock: the base itself, as the control."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     Settings: ClassVar[type[Settings]] = NoDefenseSettings
 
     def lock(self, base: Released, context: LockContext) -> Locked:

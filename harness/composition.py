@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import create_model
 
 from harness.errors import UsageError
+from harness.kinds import KINDS
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.seeds import derive
 from harness.settings import Settings
@@ -28,13 +29,13 @@ SIGN = "+"
 class Composition(Defense):
     """Several locks, one after the other."""
 
-    kinds: ClassVar[Mapping[str, type[Defense]]]
+    members: ClassVar[Mapping[str, type[Defense]]]
     """The parts by name, in the order in which they lock."""
 
     @property
     def parts(self) -> dict[str, Defense]:
         """The parts with their settings."""
-        return {name: kind(getattr(self.settings, name)) for name, kind in self.kinds.items()}
+        return {name: kind(getattr(self.settings, name)) for name, kind in self.members.items()}
 
     def lock(self, base: Released, context: LockContext) -> Locked:
         """Each part locks what the one before made, with a seed and a folder of its own.
@@ -51,7 +52,7 @@ class Composition(Defense):
             own = dataclasses.replace(context, seed=derive(context.seed, name), folder=folder)
             locked = part.lock(current, own)
             if both := secret.keys() & (locked.secret or {}):
-                raise UsageError(f"{SIGN.join(self.kinds)}: two secrets have a tensor {sorted(both)[0]!r}")
+                raise UsageError(f"{SIGN.join(self.members)}: two secrets have a tensor {sorted(both)[0]!r}")
             secret |= locked.secret or {}
             report[name] = locked.report
             stored |= {locked.dtype} if locked.dtype else set()
@@ -92,5 +93,7 @@ def compose(kinds: Mapping[str, type[Defense]]) -> type[Composition]:
                               for name, kind in kinds.items()}  # fmt: skip
     settings = create_model("CompositionSettings", __base__=Settings, **fields)
     structural = any(kind.structural for kind in kinds.values())
-    return type("Composition", (Composition,), {"Settings": settings, "kinds": dict(kinds), "structural": structural,
+    together = tuple(kind for kind in KINDS if all(kind in part.kinds for part in kinds.values()))
+    return type("Composition", (Composition,), {"Settings": settings, "members": dict(kinds), "kinds": together,
+                                                "structural": structural,
                                                 "__doc__": f"{', then '.join(kinds)}, on one model."})  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.packing import PackedBlocks, tokenize
 from harness.train_settings import TrainSettings
 from harness.training import TrainResult, train
 
@@ -15,16 +14,9 @@ if TYPE_CHECKING:
     from harness.plugins import AttackContext
 
 
-def task_batches(tokenizer: PreTrainedTokenizerBase, context: AttackContext, settings: TrainSettings) -> PackedBlocks:
-    """The task's training documents, cut to `budget.examples`, packed and shuffled by the context's seed."""
-    texts = context.task.train_texts()[: context.meter.budget.examples]
-    return PackedBlocks(
-        tokenize(texts, tokenizer),
-        block_size=settings.block_size,
-        batch_size=settings.per_device_train_batch_size,
-        accumulate=settings.gradient_accumulation_steps,
-        seed=context.seed,
-    )
+def task_batches(tokenizer: PreTrainedTokenizerBase, context: AttackContext, settings: TrainSettings) -> Any:
+    """The task's training data, cut to `budget.examples` and shuffled by the context's seed (see `Task.batches`)."""
+    return context.task.batches(tokenizer, settings, seed=context.seed, examples=context.meter.budget.examples)
 
 
 def finetune(
@@ -49,6 +41,6 @@ def finetune(
         UsageError: the task has no training text, or nothing of the model is trained.
     """
     batches = task_batches(tokenizer, context, settings)
-    options = {"label": "attack", "probe": context.probe} | options
+    options = {"label": "attack", "probe": context.probe, "loss_fn": context.task.loss_fn} | options
     with context.meter.stage("attack"):
         return train(model, batches, settings, context, **options)

@@ -244,9 +244,11 @@ class Run:
 
 
 def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
-    """Tokens of a micro-batch: elements of `input_ids`, else the leading sizes of its first tensor."""
+    """Tokens of a micro-batch: elements of `input_ids`, else the leading sizes of its first tensor; an image is one."""
     if "input_ids" in batch:
         return batch["input_ids"].numel()
+    if "pixel_values" in batch:
+        return len(batch["pixel_values"])
     first = next(iter(batch.values()))
     return first.numel() // first.shape[-1] if first.ndim > 1 else first.numel()
 

@@ -156,6 +156,10 @@ def _adagrad(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adagrad(params, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+def _adadelta(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adadelta(params, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
 def _shampoo(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
     optimizer: torch.optim.Optimizer = _library("shampoo").ScalableShampoo(
         params, lr=settings.learning_rate, betas=(settings.adam_beta1, SECOND_BETA), weight_decay=settings.weight_decay,
@@ -228,6 +232,7 @@ OPTIMIZERS: dict[str, Callable[[Params, TrainSettings], torch.optim.Optimizer]] 
     "adafactor": _adafactor,
     "rmsprop": _rmsprop,
     "adagrad": _adagrad,
+    "adadelta": _adadelta,
     "muon": MuonWithAdamW,
     "shampoo": _shampoo,
     "soap": _soap,
@@ -240,6 +245,7 @@ _STATE: dict[str, Callable[[torch.Tensor], int]] = {
     "adafactor": _adafactor_bytes,
     "rmsprop": _bytes,
     "adagrad": _bytes,
+    "adadelta": lambda p: 2 * _bytes(p),
     "muon": lambda p: _bytes(p) if p.ndim == 2 else 2 * _bytes(p),
     "shampoo": _shampoo_bytes,
     "soap": _soap_bytes,

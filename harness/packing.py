@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+class Shuffled:
+    """An endless sequence of the indices below `count`, shuffled anew each epoch by `seed`."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)  # the last epoch's order, made once
+
+    def __getitem__(self, index: int) -> int:
+        epoch, position = divmod(index, self.count)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return int(self._order[position])
+
+
 class PackedBlocks:
     """Blocks of `block_size` tokens, shuffled anew each epoch by `seed`.
 
@@ -25,22 +40,15 @@ class PackedBlocks:
             tokens = np.resize(tokens, block_size)
         count = len(tokens) // block_size
         self.blocks = torch.from_numpy(tokens[: count * block_size].astype(np.int64).reshape(count, block_size))
-        self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)  # the last epoch's order, made once
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self._order = Shuffled(count, seed)
 
     def __call__(self, step: int, micro: int) -> dict[str, torch.Tensor]:
         """`input_ids` and `labels`, both (batch_size, block_size) int64."""
         first = (step * self.accumulate + micro) * self.batch_size
-        rows = [self._row(index) for index in range(first, first + self.batch_size)]
+        rows = [self._order[index] for index in range(first, first + self.batch_size)]
         ids = self.blocks[rows]
         return {"input_ids": ids, "labels": ids}
-
-    def _row(self, index: int) -> int:
-        epoch, position = divmod(index, len(self.blocks))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks))
-        return int(self._order[position])
 
 
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.budget import Budget
+from harness.kinds import Kind
 from harness.search.space import Space, training_space
 from harness.settings import Settings
 from harness.train_settings import TrainSettings
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.meters.meter import Meter
-    from harness.training import TrainResult
+    from harness.tasks.classification import ClassificationTask
+    from harness.training import Batches, LossFn, TrainResult
 
 Split = Literal["selection", "test"]
 
@@ -43,6 +45,7 @@ class Released:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    """Of an image classifier, its `harness.models.images.ImageProcessor`: what turns inputs into the model's."""
     digest: str
     name: str
     folder: Path | None = None
@@ -74,6 +77,8 @@ class LockContext(Context):
 
     corpus: Callable[[str], Sequence[str]]
     """`corpus("train")` or `corpus("heldout")`: documents of the corpus the spec names."""
+    own: ClassificationTask | None = None
+    """What a classifier was made for, and the data a lock trains on; None for a language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,8 @@ class Plugin(ABC):
 class Defense(Plugin):
     """A lock."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("causal_lm",)
+    """Kinds of models that it can lock; others are refused before anything runs."""
     structural: ClassVar[bool] = False
     """Whether the lock changes the module tree (then `rebuild` must be overridden)."""
     pretrains: ClassVar[bool] = False
@@ -168,6 +175,8 @@ class Defense(Plugin):
 class Attack(Plugin):
     """An adversary with a budget."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("causal_lm",)
+    """Kinds of models that it can attack; others are refused before anything runs."""
     knowledge: ClassVar[Knowledge] = Knowledge.RECIPE
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
@@ -195,14 +204,22 @@ class ItemScore:
 
 
 class Task(Plugin):
-    """A capability the attacker wants. `data_dir` is the data pack's folder, or None."""
+    """A capability the attacker wants. `data_dir` is the data pack's folder, or None.
 
+    As it stands it is language modelling on `train_texts`; a task of another kind of model says how batches are made,
+    what the loss is and which head the model needs (`harness.tasks.classification`).
+    """
+
+    kind: ClassVar[Kind] = "causal_lm"
+    """The kind of model that can do it."""
     metric: ClassVar[str]
     """The main metric: the weighted mean of the items that carry this name."""
     unit: ClassVar[str]
     """What the main score is in, for example `accuracy` or `-bits/byte`."""
     chance: ClassVar[float | None] = None
     """Score of guessing, where that is known."""
+    attack_defaults: ClassVar[dict[str, Any]] = {}
+    """Settings of attacks, where an attack has them, whose defaults were found on language modelling and do not fit."""
     needs_pack: ClassVar[bool] = False
     """True when the task cannot work without the data pack or the hub."""
 
@@ -221,6 +238,46 @@ class Task(Plugin):
     @abstractmethod
     def digest(self) -> str:
         """sha256 over the content of all splits."""
+
+    def own_default(self) -> dict[str, Any] | None:
+        """Of a classification task: what the attacked classifier was made for, where that follows from this task."""
+        return None
+
+    def has_training_data(self) -> bool:
+        """Whether there is anything to train on."""
+        return any(self.train_texts())
+
+    def batches(self, tokenizer: Any, settings: TrainSettings, *, seed: int, examples: int | None = None) -> Batches:
+        """Shuffled training batches: the documents packed without padding.
+
+        Args:
+            tokenizer: of the released model.
+            settings: sizes.
+            seed: of the order.
+            examples: only so many of the first documents.
+        """
+        from harness.packing import PackedBlocks, tokenize
+
+        return PackedBlocks(
+            tokenize(self.train_texts()[:examples], tokenizer), block_size=settings.block_size,
+            batch_size=settings.per_device_train_batch_size, accumulate=settings.gradient_accumulation_steps, seed=seed,
+        )  # fmt: skip
+
+    @property
+    def loss_fn(self) -> LossFn:
+        """The loss of a batch."""
+        from harness.training import causal_lm_loss
+
+        return causal_lm_loss
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the attacked model still answers in the released model's terms, so that its utility can be asked."""
+        return True
+
+    def adapt(self, released: Released) -> Released:
+        """The released model with what the task needs put in (a head for other labels), in place."""
+        return released
 
 
 __all__ = ["Attack", "AttackContext", "Attacked", "Budget", "Context", "Defense", "ItemScore", "Knowledge",

@@ -83,6 +83,7 @@ class _Machine:
         self._data_dir, self._cache = data_dir, cache
         self._runs = list(_entries(cache / "runs", "run.json"))
         self._locks = {saved["digest"]: (folder, saved) for folder, _, saved in _entries(cache / "locks", "lock.json")}
+        self._bases: set[str | None] | None = None
         self._task, self._base = memoize(self._task_digest), memoize(self._base_digest)
         self._lock = memoize(self._lock_digest)
 
@@ -92,7 +93,9 @@ class _Machine:
         yield self._data(record)
         name, dtype = record.name("model"), record.model.dtype
         if weights.base is not None:
-            found, reason = self._base(name, dtype or "float32")
+            own = record.spec.get("own") is not None  # then its owner made it, and the cache may have it
+            found, reason = (self._made(weights.base, dtype or "float32") if own
+                             else self._base(name, dtype or "float32"))  # fmt: skip
             yield Finding("provenance.weights.base", weights.base, found, reason)
         if weights.locked is not None:
             found, reason = self._lock(weights.locked, dtype or "float32")
@@ -130,6 +133,15 @@ class _Machine:
         if name not in registry.models().names():
             return None, f"{name!r} is not a known model"
         return self._digest(name, dtype)
+
+    def _made(self, digest: str, dtype: str) -> tuple[str | None, str | None]:
+        """Of a classifier that its owner made, or that stands in a folder."""
+        from harness.cache import is_whole
+
+        if self._bases is None:
+            folders = [folder for folder in sorted((self._cache / "bases").glob("*/model")) if is_whole(folder.parent)]
+            self._bases = {self._digest(str(folder), dtype)[0] for folder in folders}
+        return (digest, None) if digest in self._bases else (None, "not in this cache")
 
     def _lock_digest(self, digest: str, dtype: str) -> tuple[str | None, str | None]:
         if digest not in self._locks:

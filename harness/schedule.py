@@ -10,6 +10,8 @@ from harness.errors import OverBudget
 from harness.meters.meter import Remaining
 from harness.train_settings import TrainSettings
 
+TENTHS, STEP_GAMMA = 10, 0.7
+
 
 def plan_steps(wanted: int, remaining: Remaining, tokens: int, flops: float = 0) -> tuple[int, str]:
     """Steps that fit, and what limits them: `max_steps`, `steps`, `tokens` or `flops`.
@@ -42,9 +44,11 @@ def warmup_steps(steps: int, ratio: float) -> int:
 
 
 def learning_rates(settings: TrainSettings, steps: int) -> list[float]:
-    """The learning rate of each step, from transformers' schedulers; (steps,)."""
+    """The learning rate of each step, from transformers' schedulers, or torch's StepLR over tenths; (steps,)."""
     from transformers import get_scheduler
 
+    if settings.lr_scheduler_type == "step":  # ten epochs of the usual MNIST recipe, whatever the number of steps
+        return [settings.learning_rate * STEP_GAMMA ** (TENTHS * step // steps) for step in range(steps)]
     dummy = torch.optim.SGD([torch.zeros(1)], lr=settings.learning_rate)
     scheduler = get_scheduler(settings.lr_scheduler_type, dummy, warmup_steps(steps, settings.warmup_ratio), steps)
     rates = []

@@ -19,9 +19,12 @@ from harness.cache import digest_of
 from harness.corpus import Corpus
 from harness.errors import UsageError
 from harness.models.gate import check_folder
+from harness.owner_settings import OwnerTraining
 from harness.plugins import Attack, Defense, Plugin, Task
+from harness.scenario import complete
 from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings
+from harness.tasks.classification import ClassificationTask
 from harness.utility.spec import UtilitySpec
 
 ENVIRONMENT_PREFIX = "HARNESS_"
@@ -42,6 +45,15 @@ class ModelChoice(Settings):
     """Allow a checkpoint to bring its own Python code."""
     digest: str | None = None
     """sha256 over the files of a local folder; filled in when the spec is resolved."""
+    training: OwnerTraining | None = None
+    """How the owner trains the classifier of a scenario; absent from the spec and its hash elsewhere."""
+
+    @model_serializer(mode="wrap")
+    def _without_training(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.training is None:
+            del values["training"]
+        return values
 
 
 class Spec(Settings):
@@ -55,6 +67,8 @@ class Spec(Settings):
     """The attack: its name and all its settings."""
     task: dict[str, Any] = Field(default_factory=lambda: {"name": "python_source"})
     """What the attacker wants: the task's name and all its settings."""
+    own: dict[str, Any] | None = None
+    """What a classifier was made for: its utility, and what a lock trains on; absent for a language model."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Root seed; every seed in the cell derives from it."""
     budget: Budget = Budget()
@@ -73,9 +87,14 @@ class Spec(Settings):
     """What the released model must still do."""
 
     @model_serializer(mode="wrap")
-    def _without_idle_search(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A sampler that is never asked decides nothing: cells without a search are the same cell whatever it says."""
+    def _without_what_is_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A sampler that is never asked decides nothing: cells without a search are the same cell whatever it says.
+
+        So with the own task of a classifier for a language model, and a language model's corpus for a classifier.
+        """
         values: dict[str, Any] = serialize(self)
+        for key in ("own",) if self.own is None else ("corpus", "utility"):
+            del values[key]
         if not self.search.trials and self.budget.trials is None:
             del values["search"]
         return values
@@ -102,6 +121,12 @@ class Spec(Settings):
         """The task, with its settings and data."""
         return cast(Task, build(registry.tasks(), self.task, "task", data_dir))
 
+    def build_own(self, data_dir: Path | None) -> ClassificationTask | None:
+        """A classifier's own task, with its settings and data; None for a language model."""
+        if self.own is None:
+            return None
+        return cast(ClassificationTask, build(registry.tasks(), self.own, "own", data_dir))
+
 
 def build(plugins: registry.Registry[Any], chosen: Mapping[str, Any], where: str, *arguments: Any) -> Any:
     """Instantiate the plug-in that `chosen["name"]` names with the rest of `chosen` as its settings.
@@ -123,14 +148,18 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     Raises:
         UsageError: naming the key, the value and what is allowed. Nothing heavy has been imported by then.
     """
-    values = dict(raw)
-    for section, plugins in (("defense", registry.defenses()), ("attack", registry.attacks()),
-                             ("task", registry.tasks())):  # fmt: skip
+    values, built = dict(raw), dict[str, Any]()
+    for section, plugins in (("task", registry.tasks()), ("defense", registry.defenses()),
+                             ("attack", registry.attacks())):  # fmt: skip
         default = Spec().model_dump()[section]
         chosen = {**default, **_named(values.get(section, {}), section)}
-        plugin = build(plugins, chosen, section)
-        values[section] = {"name": chosen["name"], **plugin.settings.model_dump(mode="json")}
+        if section == "attack":
+            known = plugins.get(str(chosen["name"])).Settings.model_fields
+            chosen = {key: value for key, value in built["task"].attack_defaults.items() if key in known} | chosen
+        built[section] = build(plugins, chosen, section)
+        values[section] = {"name": chosen["name"], **built[section].settings.model_dump(mode="json")}
     values["model"] = _with_digest(_named(values.get("model", {}), "model"))
+    values = complete(values, **built)
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
     spec = Spec.parse(values, "spec")
@@ -241,7 +270,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
     """
     for key, value in new.items():
         old = into.get(key)
-        if key in ("model", "defense", "attack", "task"):
+        if key in ("model", "defense", "attack", "task", "own"):
             fresh = _named(value, key)
             before = {} if old is None else _named(old, key)
             other = "name" in fresh and "name" in before and fresh["name"] != before["name"]

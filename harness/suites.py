@@ -43,19 +43,32 @@ class Suite(Settings):
 def expand(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Raw spec values (see `harness.spec.resolve`) whose attack may be a suite, as those of its cells.
 
+    Attacks of the suite that are not for the task's kind of model are left out.
+
     Settings given for the attack go to every attack of the suite, and each must know them.
 
     Raises:
         UsageError: there is no such part of the suite.
     """
     from harness import registry
+    from harness.spec import Spec
 
     attack, defense = (_named(raw.get(key, {})) for key in ("attack", "defense"))
     name, colon, part = str(attack.get("name", "")).partition(":")
     if name not in registry.suites().names() or (colon and not part):
         return [dict(raw)]
     members = registry.suites().get(name).members(part, str(defense.get("name", "none")))
+    task = _named(raw.get("task", {})).get("name", Spec().task["name"])
+    members = tuple(member for member in members if _fits(member, task))
     return [{**raw, "attack": {**attack, "name": member}} for member in members]
+
+
+def _fits(attack: str, task: Any) -> bool:
+    """Whether the attack is for the task's kind of model; of names that nobody knows, `resolve` says so."""
+    from harness import registry
+
+    known = task in registry.tasks().names() and attack in registry.attacks().names()
+    return not known or registry.tasks().get(task).kind in registry.attacks().get(attack).kinds
 
 
 def _named(value: Any) -> dict[str, Any]:

@@ -28,14 +28,23 @@ def linear_targets(model: nn.Module, spec: str | Sequence[str]) -> list[str]:
     Raises:
         UsageError: a name or expression that selects nothing, or a model without linear layers; says what exists.
     """
-    from harness.models.families import linear_modules
-
-    names = list(linear_modules(model))
+    names = adaptable_layers(model)
     if not names:
         raise UsageError(f"{type(model).__name__} has no linear layers besides its output head")
     if spec == ALL_LINEAR:
         return names
     return _by_pattern(names, spec) if isinstance(spec, str) else _by_name(names, spec)
+
+
+def adaptable_layers(model: nn.Module) -> list[str]:
+    """Paths of every layer that an adapter can go on, in model order: linear ones, and 2-d convolutions."""
+    from torch import nn
+
+    from harness.models.families import linear_modules
+
+    linear = linear_modules(model)
+    return [name for name, module in model.named_modules()
+            if name in linear or (isinstance(module, nn.Conv2d) and module.groups == 1)]  # fmt: skip
 
 
 def _by_pattern(names: list[str], pattern: str) -> list[str]:

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from harness.settings import Settings
 
-OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "muon", "shampoo", "soap",
-                   "psgd_kron")  # fmt: skip
+OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "adadelta", "muon",
+                   "shampoo", "soap", "psgd_kron")  # fmt: skip
 """What `harness.optimizers` can build, known without torch, so that another name is refused before a lock is made."""
 
 
@@ -26,8 +26,8 @@ class TrainSettings(Settings):
     """Micro-batches an optimizer step."""
     block_size: int = Field(128, gt=1)
     """Tokens a sequence; documents are packed without padding."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    """Schedule after warm-up."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "step"] = "cosine"
+    """Schedule after warm-up; `step` multiplies the rate by 0.7 after each tenth of the steps, and has no warm-up."""
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
     """Share of the steps spent warming up."""
     optim: str = "adamw_torch"

@@ -33,10 +33,10 @@ def utility_table(scores: Mapping[str, Any]) -> str:
     """
     rows = [[visible(name), task["metric"], units.number(task["score"]), units.number(task["chance"]), str(task["n"])]
             for name, task in scores["tasks"].items()]  # fmt: skip
-    perplexity = scores["perplexity"]
-    name, tokens = f"perplexity ({visible(perplexity['corpus'])})", f"{perplexity['tokens']} tokens"
-    rows.append([name, "per token", units.number(perplexity["per_token"]), "", tokens])
-    rows.append(["", "bits per byte", units.number(perplexity["bits_per_byte"]), "", ""])
+    if perplexity := scores["perplexity"]:
+        name, tokens = f"perplexity ({visible(perplexity['corpus'])})", f"{perplexity['tokens']} tokens"
+        rows.append([name, "per token", units.number(perplexity["per_token"]), "", tokens])
+        rows.append(["", "bits per byte", units.number(perplexity["bits_per_byte"]), "", ""])
     return _table(rows, ["utility", "metric", "score", "chance", "items"])
 
 

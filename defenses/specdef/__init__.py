@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from harness.kinds import KINDS, Kind
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.settings import Settings
 from harness.train_settings import TrainSettings
@@ -23,7 +24,8 @@ class SpecDefSettings(TrainSettings):
     k: int = Field(2, ge=1)
     """Singular values a matrix that are inflated."""
     retain: Literal["task", "kl", "both"] = "kl"
-    """`task`: next-token loss on the lock's corpus; `kl`: KL(base, locked) on it; `both`: their sum."""
+    """`task`: next-token loss on the lock's corpus, or a classifier's loss on its own task; `kl`: KL(base, locked) on
+    the same; `both`: their sum."""
     iterations: int = Field(1, ge=1)
     """Rounds of block power iteration a step."""
     learning_rate: float = Field(3e-3, gt=0)
@@ -37,11 +39,16 @@ class SpecDefSettings(TrainSettings):
 class SpecDef(Defense):
     """SpecDef (workshop 2025): the top singular values of every matrix are inflated, so that training crawls."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
     Settings: ClassVar[type[Settings]] = SpecDefSettings
     settings: SpecDefSettings
 
     def lock(self, base: Released, context: LockContext) -> Locked:
         """Train `base.model` (in place) on Algorithm 1's loss."""
+        if context.own is not None:
+            from defenses.specdef import classifier
+
+            return classifier.lock(base, context.own, self.settings, context)
         from defenses.specdef.lock import lock
 
         return lock(base, self.settings, context)

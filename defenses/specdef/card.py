@@ -36,5 +36,18 @@ def card(about: dict[str, Any]) -> str:
         title=f"{name}, SpecDef-locked", tags=["specdef-lock", "lockbench"], base=name, digest=about["digest"],
         intro=_INTRO.format(name=name, k=settings["k"]), settings=settings,
         rows={f"mean of the top {settings['k']} singular values": f"{before:.2f} before, {after:.2f} after"},
-        use="It loads as any model of its architecture: `AutoModelForCausalLM.from_pretrained(FOLDER)`.",
-        fidelity=fidelity_sentence(about["heldout"]), breaks=_BREAKS))  # fmt: skip
+        use=f"It loads as any model of its architecture: {_auto(about)}.",
+        fidelity=_fidelity(about["heldout"]), breaks=_BREAKS))  # fmt: skip
+
+
+def _fidelity(heldout: dict[str, Any]) -> str:
+    if "accuracy_base" not in heldout:
+        return fidelity_sentence(heldout)
+    return (f"On {heldout['items']} held-out items of the classifier's own task, in float32: accuracy "
+            f"{heldout['accuracy_locked']:.3f} (base {heldout['accuracy_base']:.3f}), KL {heldout['kl']:.4f} nats an "
+            f"item, top-1 agreement {heldout['top1_agreement']:.3f}.")  # fmt: skip
+
+
+def _auto(about: dict[str, Any]) -> str:
+    return "transformers' class for its kind" if "accuracy_base" in about["heldout"] else (
+        "`AutoModelForCausalLM.from_pretrained(FOLDER)`")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,8 +35,8 @@ def spectra(weights: Mapping[str, torch.Tensor], k: int) -> dict[str, Any]:
     return {"matrices": rows, "mean_top": sum(every) / len(every)}
 
 
-def sharpness(model: nn.Module, ids: torch.Tensor, seed: int) -> float:
-    """Estimate of the Hessian's largest eigenvalue, in magnitude, of the next-token loss on `ids` (batch, tokens).
+def sharpness(model: nn.Module, loss: Callable[[], torch.Tensor], seed: int) -> float:
+    """Estimate of the Hessian's largest eigenvalue, in magnitude, of the `loss` of `model` on some fixed batch.
 
     Power iteration on central differences of gradients over all parameters, which are put back afterwards. Gradient
     descent diverges locally at rates above 2 over it: the obstacle that the lock builds (paper, section 2).
@@ -51,8 +51,7 @@ def sharpness(model: nn.Module, ids: torch.Tensor, seed: int) -> float:
         with torch.no_grad():
             for parameter, old, delta in zip(parameters, kept, direction, strict=True):
                 parameter.copy_(old + sign * delta)
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        return list(torch.autograd.grad(loss(), parameters, materialize_grads=True))
 
     for _ in range(PRODUCTS):
         length = _norm(direction)

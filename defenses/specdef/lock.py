@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from harness.plugins import LockContext, Released
 
 
+DIVERGED = ("defense specdef: the locked model diverged, its held-out loss is not finite; a lower learning_rate or a "
+            "larger alpha may help")  # fmt: skip
+"""Why there is no locked model."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Base and locked model side by side, as `heldout_fidelity` asks for them."""
@@ -57,9 +62,13 @@ def lock(base: Released, settings: SpecDefSettings, context: LockContext) -> Loc
     shape = settings.per_device_train_batch_size, settings.block_size
     heldout = heldout_batches(context.corpus("heldout"), base, shape, context.device)
 
+    def next_token() -> torch.Tensor:
+        loss: torch.Tensor = model(input_ids=heldout[0], labels=heldout[0], use_cache=False).loss
+        return loss
+
     def measured() -> dict[str, Any]:
         with context.meter.pause():
-            return spectra(weights, settings.k) | {"sharpness": sharpness(model, heldout[0], context.seed)}
+            return spectra(weights, settings.k) | {"sharpness": sharpness(model, next_token, context.seed)}
 
     before = measured()
     tokens = tokenize(context.corpus("train"), base.tokenizer)
@@ -95,18 +104,21 @@ def measure(pair: Pair, heldout: list[torch.Tensor]) -> dict[str, Any]:
     except OverflowError:  # of a perplexity
         found = {"kl": math.inf}
     if not all(math.isfinite(value) for value in found.values()):
-        raise Outcome("defense specdef: the locked model diverged, its held-out loss is not finite; a lower "
-                      "learning_rate or a larger alpha may help")  # fmt: skip
+        raise Outcome(DIVERGED)
     return found
 
 
 def lock_loss(pair: Pair, top: TopSingularValues, settings: SpecDefSettings) -> LossFn:
-    """`alpha * retain - (1 - alpha) * mean`, the mean over the top-k values of all matrices together (Algorithm 1)."""
-    kept = retain_loss(pair, settings)
+    """`inflating` with the retain loss of a language model."""
+    return inflating(retain_loss(pair, settings), top, settings.alpha)
+
+
+def inflating(kept: LossFn, top: TopSingularValues, alpha: float) -> LossFn:
+    """`alpha * kept - (1 - alpha) * mean`, the mean over the top-k values of all matrices together (Algorithm 1)."""
 
     def loss(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         spectral = torch.cat(list(top().values())).mean()
-        return settings.alpha * kept(module, batch) - (1 - settings.alpha) * spectral
+        return alpha * kept(module, batch) - (1 - alpha) * spectral
 
     return loss
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.errors import UsageError
+from harness.kinds import WITH_TOKENS, Kind
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.settings import Settings
 
@@ -31,12 +32,13 @@ class SpecDefReparamSettings(Settings):
     max_kl: float = Field(1e-2, gt=0)
     """Most KL(base, locked) in nats a token, unmerged and in `dtype`, with which the lock is still released."""
     heldout_tokens: int = Field(4096, ge=1)
-    """Tokens of held-out text on which that is measured."""
+    """Tokens of held-out text on which that is measured; of a classifier, its own task's selection split is used."""
 
 
 class SpecDefReparam(Defense):
     """SpecDef (reconstruction): large singular values inflated and, by an extra layer, divided again."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = WITH_TOKENS
     Settings: ClassVar[type[Settings]] = SpecDefReparamSettings
     structural: ClassVar[bool] = True
     settings: SpecDefReparamSettings

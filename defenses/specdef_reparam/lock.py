@@ -18,6 +18,7 @@ from harness.packing import PackedBlocks, tokenize
 from harness.plugins import LockContext, Locked, Released
 from harness.seeds import derive
 from harness.targets import ALL_LINEAR, linear_targets
+from harness.utility.classifier import own_fidelity
 from harness.utility.fidelity import BLOCK, fidelity
 
 
@@ -107,11 +108,17 @@ def checked(base: Released, reference: Any, model: Any, settings: SpecDefReparam
         for tensor in side.state_dict(keep_vars=True).values():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(getattr(torch, settings.dtype))
-    packed = PackedBlocks(tokenize(context.corpus("heldout"), base.tokenizer), block_size=BLOCK, batch_size=1, seed=0)
-    blocks = packed.blocks[: max(1, settings.heldout_tokens // BLOCK)]
-    with context.meter.measure(tokens=blocks.numel()):
-        found = fidelity(dataclasses.replace(base, model=reference, digest="base"),
-                         dataclasses.replace(base, model=model, digest="locked"), blocks)  # fmt: skip
+    one, other = (dataclasses.replace(base, model=side, digest=name)
+                  for name, side in (("base", reference), ("locked", model)))  # fmt: skip
+    if context.own is not None:
+        with context.meter.measure():
+            found = own_fidelity(one, other, context.own.examples("selection"), context.own)
+    else:
+        packed = PackedBlocks(tokenize(context.corpus("heldout"), base.tokenizer), block_size=BLOCK, batch_size=1,
+                              seed=0)  # fmt: skip
+        blocks = packed.blocks[: max(1, settings.heldout_tokens // BLOCK)]
+        with context.meter.measure(tokens=blocks.numel()):
+            found = fidelity(one, other, blocks)
     if not found["kl"] <= settings.max_kl:  # NaN where the inflated matrix overflows
         raise Outcome(f"specdef_reparam with alpha={settings.alpha:g} does not keep the function in {settings.dtype}: "
                       f"KL(base, locked) is {found['kl']:.3g} nats a token, defense.max_kl is {settings.max_kl:g}. "

@@ -35,6 +35,8 @@ def check_inputs(specs: Sequence[Spec], data_dir: Path | None, *, lock: bool = T
     quiet_libraries()
     known = registry.models().working()
     for spec in _distinct(specs, lambda spec: spec.model):
+        if spec.model.name in known and known[spec.model.name].build is not None:
+            continue  # made from its own task, which is checked below
         place = resolve(spec.model.name, known, data_dir=data_dir, revision=spec.model.revision, online=is_online(),
                         code=spec.model.trust_remote_code)  # fmt: skip
         check_folder(place.folder, links_within=place.links_within)
@@ -43,9 +45,12 @@ def check_inputs(specs: Sequence[Spec], data_dir: Path | None, *, lock: bool = T
     with stdout_kept():
         for spec in _distinct(specs, lambda spec: spec.task) if attack else ():
             check_task(spec, data_dir)
-        for name in sorted({spec.corpus for spec in specs}) if lock else ():
+        language = [spec for spec in specs if spec.own is None]
+        for spec in _distinct([spec for spec in specs if spec.own is not None], lambda spec: spec.own):
+            check_data(spec.build_own(data_dir), (spec.own or {})["name"])
+        for name in sorted({spec.corpus for spec in language}) if lock else ():
             corpus(name, "train", data_dir)
-        for spec in _distinct(specs, lambda spec: spec.utility):
+        for spec in _distinct(language, lambda spec: spec.utility):
             corpus(spec.utility.perplexity_corpus, "heldout", data_dir)
             check_tasks(spec.utility.tasks, data_dir)
 
@@ -56,11 +61,15 @@ def check_task(spec: Spec, data_dir: Path | None) -> None:
     Raises:
         UsageError: it needs the data pack and there is none, there is nothing to train on, or rows lack a field.
     """
-    task, name = spec.build_task(data_dir), spec.task["name"]
+    check_data(spec.build_task(data_dir), spec.task["name"])
+
+
+def check_data(task: Any, name: str) -> None:
+    """`check_task` of a task in hand."""
     if not task.needs_pack:
         return
     try:
-        texts = any(task.train_texts())
+        texts = task.has_training_data()
         task.digest()  # goes through every split
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UsageError(f"task {name!r}: a row of its data is not as in the data pack: {error!r}") from None

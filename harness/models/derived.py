@@ -1,4 +1,4 @@
-"""Classes of locked models: `<Prefix><Base>`, a causal language model whose constructor puts a lock's modules in.
+"""Classes of locked models: `<Prefix><Base>`, a transformers model whose constructor puts a lock's modules in.
 
 This file is copied into every exported folder of a structural lock, as part of the remote code of plain `transformers`
 (`harness.models.remote`), so it imports nothing of ours. Locks stack: the base may itself be such a class.
@@ -40,7 +40,7 @@ def config_class(part: Part, base: Any, module: str = __name__) -> Any:
 
 @functools.cache
 def model_class(part: Part, base: Any, module: str = __name__) -> Any:
-    """`<Prefix><Base>`: `base` (a causal language model class) with the modules that its config describes."""
+    """`<Prefix><Base>`: `base` (a model class) with the modules that its config describes."""
 
     def __init__(self: Any, config: Any) -> None:
         base.__init__(self, config)
@@ -49,7 +49,13 @@ def model_class(part: Part, base: Any, module: str = __name__) -> Any:
 
     body = {"__init__": __init__, "config_class": config_class(part, base.config_class, module),
             "__doc__": f"{base.__name__} with the modules of a lock."}  # fmt: skip
-    return _derive(part, base, module, "AutoModelForCausalLM", body)
+    return _derive(part, base, module, auto_class_of(base.__name__), body)
+
+
+def auto_class_of(name: str) -> str:
+    """transformers' `AutoModelFor...` that a class of this name belongs to."""
+    kinds = ("SequenceClassification", "ImageClassification")
+    return f"AutoModelFor{next((kind for kind in kinds if name.endswith(f'For{kind}')), 'CausalLM')}"
 
 
 def _derive(part: Part, base: Any, module: str, auto: str, body: dict[str, Any]) -> Any:

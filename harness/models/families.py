@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from harness.errors import UsageError
+from harness.models.heads import head_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ def is_linear(module: nn.Module) -> bool:
 def _output_head(model: nn.Module) -> nn.Module | None:
     get = getattr(model, "get_output_embeddings", None)
     head = get() if get is not None else None
-    return getattr(head, "base_layer", head)
+    return getattr(head, "base_layer", head) if head is not None else head_of(model)
 
 
 def _text_config(model: nn.Module) -> Any:

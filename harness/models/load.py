@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.kinds import auto_class, kind_of_config
 from harness.models.gate import check_finite, check_folder, check_kinds, one_line, read_json
 from harness.models.known import KnownModel
 from harness.models.locked import BUILD_ERRORS, DefenseNamed, Headers, load_locked, lock_block, wrong_keys
@@ -78,13 +79,21 @@ def load_model(
         else:
             model = load_locked(place.folder, config, lock, headers, chosen, defense_named or _registered_defense)
     check_finite(model, str(place.folder))
-    kind = lock["base_model_type"] if lock else None
-    tokenizer = load_tokenizer(place.folder, trust_remote_code and lock is None, kind)
-    if model.generation_config is not None and model.generation_config.pad_token_id is None:
+    tokenizer = _processor(place.folder, model, lock, trust_remote_code)
+    if getattr(model, "generation_config", None) is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.config.stored_dtype = stored
     return Released(model=_to_device(model.eval(), device), tokenizer=tokenizer, digest=weights_digest(model),
                     name=name, folder=place.folder, lock=lock)  # fmt: skip
+
+
+def _processor(folder: Path, model: PreTrainedModel, lock: dict[str, Any] | None, code: bool) -> Any:
+    """What makes the model's inputs: a tokenizer, or the image processor that stands in its place."""
+    if kind_of_config(read_json(folder / "config.json")) == "image_classification":
+        from harness.models.images import ImageProcessor
+
+        return ImageProcessor.from_folder(folder, getattr(model.config, "num_channels", 3))
+    return load_tokenizer(folder, code and lock is None, lock["base_model_type"] if lock else None)
 
 
 def load_tokenizer(
@@ -129,12 +138,11 @@ def stored_dtype(headers: Headers) -> str:
 
 def _load_base(folder: Path, config: dict[str, Any], headers: Headers, dtype: torch.dtype,
                code: bool) -> PreTrainedModel:  # fmt: skip
-    from transformers import AutoModelForCausalLM
-
+    kind = kind_of_config(config)
     if "quantization_config" in config:
         raise UsageError(f"{folder} holds quantised weights (quantization_config); give the full-precision checkpoint")
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class(kind).from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=code, use_safetensors=True,
             output_loading_info=True)  # fmt: skip
     except BUILD_ERRORS as error:
@@ -144,6 +152,8 @@ def _load_base(folder: Path, config: dict[str, Any], headers: Headers, dtype: to
     if report["unexpected_keys"]:  # older checkpoints carry masks and rotary tables that are computed today
         warnings.warn(f"{folder}: tensors the model does not use: {sorted(report['unexpected_keys'])}", stacklevel=3)
     check_kinds(headers, model)
+    if kind != "causal_lm" and getattr(model.config, "use_cache", False):  # a classifier never continues its input
+        model.config.use_cache = False
     return model
 
 

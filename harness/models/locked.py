@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import StrictDataclassError
 
 from harness.errors import UsageError
+from harness.kinds import auto_class, kind_of_class
 from harness.models.gate import TensorInfo, check_kinds, one_line
 from harness.plugins import Defense
 
@@ -71,19 +72,21 @@ def load_locked(folder: Path, config: dict[str, Any], lock: dict[str, Any], head
 def _empty_base(config: dict[str, Any], lock: dict[str, Any], headers: Headers, dtype: torch.dtype) -> PreTrainedModel:
     """The base architecture with memory but no values: every tensor is filled, or refused, afterwards."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
+    auto = auto_class(kind_of_class(lock["base_architecture"]))
     rest = {key: value for key, value in config.items() if key not in _NOT_CONFIG}
     built = AutoConfig.for_model(lock["base_model_type"], **rest)
     with torch.device("meta"):  # sizes are checked before memory is taken
-        skeleton = AutoModelForCausalLM.from_config(built, dtype=dtype)
+        skeleton = auto.from_config(built, dtype=dtype)
     if type(skeleton).__name__ != lock["base_architecture"]:
         raise UsageError(f"base_architecture={lock['base_architecture']!r}: model type {lock['base_model_type']!r} is "
                          f"{type(skeleton).__name__}")  # fmt: skip
     check_kinds(headers, skeleton)
     with no_init_weights():
-        return AutoModelForCausalLM.from_config(built, dtype=dtype)
+        model: PreTrainedModel = auto.from_config(built, dtype=dtype)
+    return model
 
 
 def _fill(model: PreTrainedModel, folder: Path, headers: Headers) -> None:

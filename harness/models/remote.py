@@ -41,6 +41,6 @@ def write_code(locked: Any, folder: Path, modeling: Path) -> None:
     name, kind = type(locked).__name__, type(locked.config).__name__
     config |= {
         "architectures": [name], "model_type": locked.config.model_type,
-        "auto_map": {"AutoConfig": f"{ENTRY}.{kind}", "AutoModelForCausalLM": f"{ENTRY}.{name}"},
+        "auto_map": {"AutoConfig": f"{ENTRY}.{kind}", derived.auto_class_of(name): f"{ENTRY}.{name}"},
     }  # fmt: skip
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

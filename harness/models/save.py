@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.kinds import CLASSIFIERS, auto_class, kind_of_class
 from harness.models.gate import check_folder, one_line, read_json
 from harness.models.load import DTYPES, quiet_bars
 from harness.settings import unknown
@@ -88,11 +89,23 @@ def base_of(model: PreTrainedModel) -> dict[str, str]:
     """
     from transformers import AutoModelForCausalLM
 
+    kinds = [kind_of_class(cls.__name__) for cls in type(model).__mro__]
+    if kind := next((kind for kind in kinds if kind in CLASSIFIERS), None):
+        return _base_classifier(model, auto_class(kind)._model_mapping)
     mapping = {architecture: config for config, architecture in AutoModelForCausalLM._model_mapping.items()}
     for cls in type(model).__mro__:
         if cls in mapping:
             return {"base_architecture": cls.__name__, "base_model_type": mapping[cls].model_type}
     raise UsageError(f"{type(model).__name__} derives from no causal language model of transformers")
+
+
+def _base_classifier(model: PreTrainedModel, mapping: Any) -> dict[str, str]:
+    """`base_of` of a classifier, from the config classes of its own ancestors."""
+    for cls in type(model).__mro__:
+        config = getattr(cls, "config_class", None)
+        if config is not None and config in mapping and mapping[config] is cls:
+            return {"base_architecture": cls.__name__, "base_model_type": config.model_type}
+    raise UsageError(f"{type(model).__name__} derives from no classifier of transformers")
 
 
 def _release_tensors(model: PreTrainedModel, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -16,7 +16,6 @@ from harness.tasks.lm_scoring import METRIC, Chunk, chunks, score_chunks
 from harness.tasks.pack import Piece, Source
 
 if TYPE_CHECKING:
-
     from harness.plugins import Released
 
 WIKITEXT2 = Source(

@@ -74,10 +74,11 @@ class UtilityScores(Settings):
 
     tasks: dict[str, TaskUtility]
     """By lm-eval task name."""
-    perplexity: Perplexity
-    """On held-out text."""
+    perplexity: Perplexity | None
+    """On held-out text; null for a classifier."""
 
     @property
     def items(self) -> list[ItemScore]:
         """All items of all tasks and of the perplexity."""
-        return [item for task in self.tasks.values() for item in task.items] + list(self.perplexity.items)
+        text = self.perplexity.items if self.perplexity is not None else ()
+        return [item for task in self.tasks.values() for item in task.items] + list(text)

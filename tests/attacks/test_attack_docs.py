@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("**Source.**", "**What it does.**", "**What it knows.**", "**Differences", "**Expected strength.**")
-NAMES = ["authorised", "checkpointing", "distil_student", "frozen_mlp", "full", "full_8bit", "full_trainer", "lora",
-         "mezo", "offload", "partial_depth", "pretrain_first", "qlora", "redistill", "undo_pmp", "undo_specdef",
-         "undo_specdef_reparam"]  # fmt: skip
+NAMES = ["authorised", "checkpointing", "distil_student", "frozen_mlp", "full", "full_8bit", "full_trainer",
+         "linear_probe", "lora", "mezo", "offload", "partial_depth", "pretrain_first", "qlora", "redistill", "undo_pmp",
+         "undo_specdef", "undo_specdef_reparam"]  # fmt: skip
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="needs a checkout")
 
 
@@ -49,6 +49,8 @@ def test_no_default_rate_flatters_a_lock(name: str, sweep: Any) -> None:
     from attacks.full import UndoneSettings
     from harness import registry
 
+    if "causal_lm" not in registry.attacks().get(name).kinds:
+        pytest.skip("for classifiers only, and the sweep is of language models")
     kind = registry.attacks().get(name).Settings
     family = name if name in sweep.RATES else "full"
     target = "base" if issubclass(kind, UndoneSettings) else "locked"

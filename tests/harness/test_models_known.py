@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.known import SMOLLM2_135M, STORIES260K, TINY, KnownModel
+from harness.models.known import (
+    ENCODER_TINY,
+    RESNET18,
+    RESNET20,
+    RESNET_TINY,
+    SMOLLM2_135M,
+    STORIES260K,
+    TINY,
+    KnownModel,
+)
 from harness.models.load import load_model
 
 
@@ -33,3 +42,15 @@ def test_every_entry_says_where_it_lives(model: KnownModel) -> None:
     assert sum(place is not None for place in (model.packaged, model.pack, model.hub)) == 1
     assert model.licence in ("MIT", "Apache-2.0")
     assert model.summary
+
+
+@pytest.mark.parametrize(("model", "labels"), [(RESNET_TINY, 5), (RESNET18, 10), (RESNET20, 10), (ENCODER_TINY, 2)])
+def test_a_built_classifier_has_the_parameters_it_says(model: KnownModel, labels: int) -> None:
+    from harness.models import architectures
+
+    assert model.build is not None
+    module, _, function = model.build.partition(":")
+    assert module == architectures.__name__
+    built, _ = getattr(architectures, function)(None, labels)
+    assert built.num_parameters() == model.parameters
+    assert built.config.num_labels == labels

@@ -33,7 +33,7 @@ def test_the_standard_suite_is_known_attacks_that_may_rank() -> None:
 
 def test_it_expands_in_order_and_has_no_parameters() -> None:
     specs = plan({}, {"attack": "standard", "defense": "dlr"})
-    assert names(specs) == list(STANDARD.attacks)
+    assert names(specs) == [name for name in STANDARD.attacks if "causal_lm" in registry.attacks().get(name).kinds]
     for spec in specs:
         defaults = registry.attacks().get(spec.attack["name"]).Settings().model_dump(mode="json")
         assert spec.attack == {"name": spec.attack["name"], **defaults}

@@ -1,0 +1,39 @@
+"""`linear_probe`: only the classifier's head trains, on the features of the released model as they are."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from attacks.full import FullSettings
+from harness.kinds import CLASSIFIERS, Kind
+from harness.plugins import Attack, AttackContext, Attacked, Released
+
+
+class LinearProbeSettings(FullSettings):
+    """`full`'s settings at a rate for a single layer."""
+
+    learning_rate: float = Field(2e-2, gt=0)
+    """Peak learning rate."""
+
+
+class LinearProbe(Attack):
+    """Train only the head of a classifier; the body stays as released."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = CLASSIFIERS
+    Settings = LinearProbeSettings
+    settings: LinearProbeSettings
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.common import finish, prepare, unfreeze
+        from harness.finetune import finetune
+        from harness.models.heads import head_name
+
+        model = prepare(released.model, context)
+        head = f"{head_name(model)}."
+        targets = unfreeze(model, lambda name: name.startswith(head))
+        with context.meter.stage("attack"):
+            training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets, report={"head": head[:-1]})
