@@ -21,14 +21,15 @@ def loads(data: bytes, *, constants: bool = False) -> Any:
 
     Args:
         data: UTF-8, without a byte-order mark.
-        constants: allow NaN and Infinity, as the configurations of some models have them.
+        constants: allow NaN, Infinity and numbers of any size, as the configurations of some models have them.
 
     Raises:
         ValueError: not JSON, or JSON that is refused; says why.
     """
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=no_duplicates, parse_float=_number, parse_int=_integer,
+        value = json.loads(text, object_pairs_hook=no_duplicates, parse_float=float if constants else _number,
+                           parse_int=int if constants else _integer,
                            parse_constant=None if constants else _refuse)  # fmt: skip
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
