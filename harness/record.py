@@ -139,7 +139,9 @@ def write_record(folder: Path, record: Record, items: Iterable[Item], log: str) 
 
 def sealed(record: Record) -> Record:
     """The record as it is written: without secrets, and with its seal."""
-    clean = Record.model_validate(redact_tree(record.model_dump(mode="json")))
+    typed = ("spec", "model")  # here a path is what the user typed, and part of what the id is the hash of
+    clean = Record.model_validate({key: redact_tree(value, paths=key not in typed)
+                                   for key, value in record.model_dump(mode="json").items()})  # fmt: skip
     return clean.model_copy(update={"seal": seal_of(clean.model_dump(mode="json"))})
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 HIDDEN = "[redacted]"
@@ -26,28 +25,32 @@ _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+:[^/\s@'\"]+(?=@)")
 _FRAME = re.compile(r'(?<=File ")[^"\n]*/(?=[^"/\n]+/[^"/\n]+")')
 
 
-def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """`text` without secrets and without absolute paths of this user.
+def redact(text: str, environment: Mapping[str, str] | None = None, *, paths: bool = True) -> str:
+    """`text` without secrets.
 
     Args:
         text: any text.
         environment: whose secrets; default: this process's.
+        paths: also shorten absolute paths of this user; not where a path is what somebody typed.
     """
     environment = os.environ if environment is None else environment
     for value in secrets(environment):
         text = text.replace(value, HIDDEN)
-    text = _FRAME.sub("", _LOGIN.sub(HIDDEN, _TOKENS.sub(HIDDEN, text)))
-    home = environment.get("HOME", "")
-    return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/)", "~", text) if len(Path(home).parts) > 1 else text
+    text = _LOGIN.sub(HIDDEN, _TOKENS.sub(HIDDEN, text))
+    if not paths:
+        return text
+    text, home = _FRAME.sub("", text), environment.get("HOME", "").rstrip("/")
+    return re.sub(rf"(?<![\w/.]){re.escape(home)}(?=/)", "~", text) if home else text
 
 
-def redact_tree(value: Any, environment: Mapping[str, str] | None = None) -> Any:
+def redact_tree(value: Any, environment: Mapping[str, str] | None = None, *, paths: bool = True) -> Any:
     """A JSON value with every text in it redacted, keys included."""
     if isinstance(value, str):
-        return redact(value, environment)
+        return redact(value, environment, paths=paths)
     if isinstance(value, Mapping):
-        return {redact(str(key), environment): redact_tree(part, environment) for key, part in value.items()}
-    return [redact_tree(part, environment) for part in value] if isinstance(value, list) else value
+        return {redact(str(key), environment, paths=paths): redact_tree(part, environment, paths=paths)
+                for key, part in value.items()}  # fmt: skip
+    return [redact_tree(part, environment, paths=paths) for part in value] if isinstance(value, list) else value
 
 
 def secrets(environment: Mapping[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ from harness.corpus import Corpus
 from harness.errors import UsageError
 from harness.models.gate import check_folder
 from harness.plugins import Attack, Defense, Plugin, Task
+from harness.redact import redact_tree
 from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings
 from harness.strict_yaml import load_yaml
@@ -135,6 +136,7 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
     spec = Spec.parse(values, "spec")
+    _check_secrets(spec.model_dump(mode="json"), "spec")
     search = planned(spec.search, spec.budget, spec.build_attack(), spec.attack["name"])
     return spec.model_copy(update={"search": search})
 
@@ -173,6 +175,15 @@ def _named(value: Any, section: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{section}={value!r}: expected a name or a mapping with a name")
     return dict(value)
+
+
+def _check_secrets(value: Any, where: str) -> None:
+    for key, part in value.items():
+        if isinstance(part, Mapping):
+            _check_secrets(part, f"{where}.{key}")
+        elif redact_tree([part], paths=False) != [part]:
+            raise UsageError(f"{where}.{key} holds what looks like a password or an access token; a spec is printed and "
+                             "recorded, so give the secret in some other way")  # fmt: skip
 
 
 def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
