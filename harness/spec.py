@@ -182,8 +182,8 @@ def _check_secrets(value: Any, where: str) -> None:
         if isinstance(part, Mapping):
             _check_secrets(part, f"{where}.{key}")
         elif redact_tree([part], paths=False) != [part]:
-            raise UsageError(f"{where}.{key} holds what looks like a password or an access token; a spec is printed and "
-                             "recorded, so give the secret in some other way")  # fmt: skip
+            raise UsageError(f"{where}.{key} holds what looks like a password or an access token; a spec is printed "
+                             "and recorded, so give the secret in some other way")  # fmt: skip
 
 
 def _with_digest(model: dict[str, Any]) -> dict[str, Any]:

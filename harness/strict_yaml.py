@@ -36,7 +36,7 @@ def load_yaml(text: str) -> Any:
         raise ValueError(f"nested deeper than {DEPTH}") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # a date that is none, a number of 5000 digits
+    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # the 31st of June, 5000 digits
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -76,11 +76,15 @@ class _Strict(yaml.SafeLoader):
                 continue
             value = self.construct_object(key, deep=True)
             if not isinstance(value, (str, int, float)):
-                raise yaml.constructor.ConstructorError(None, None, "a key is not a word or a number", node.start_mark)
+                raise _refused("a key is not a word or a number", node)
             if value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {value!r} is given twice", node.start_mark)
+                raise _refused(f"the key {value!r} is given twice", node)
             seen.add(value)
         return super().construct_mapping(node, deep)
+
+
+def _refused(why: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, why, node.start_mark)
 
 
 def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:

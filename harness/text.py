@@ -8,7 +8,8 @@ import unicodedata
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _BLANK = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u2800"}
 """Letters and symbols that show as nothing."""
-_LOOKALIKES = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "FULLWIDTH", "MATHEMATICAL", "LATIN LETTER")
+_LOOKALIKES = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "FULLWIDTH", "MATHEMATICAL",
+               "LATIN LETTER")  # fmt: skip
 """First words of the names of letters that pass for ASCII ones; LATIN LETTER are the phonetic small capitals."""
 _WORD = re.compile(r"[^\W_]+(?:[_.+-]+[^\W_]+)*")
 

@@ -55,7 +55,8 @@ def render(table: Table, kind: str) -> str:
     escape, style, lead = _STYLES[kind]
     body = [[escape(_short(show(row))) for _, show in table.columns] for row in table.rows]
     text = tabulate(body, [escape(title) for title, _ in table.columns], tablefmt=style, disable_numparse=True)
-    return "\n".join([text, *([""] if table.notes else []), *(lead + escape(_short(note, 2000)) for note in table.notes)])
+    notes = [lead + escape(_short(note, 2000)) for note in table.notes]
+    return "\n".join([text, *([""] if notes else []), *notes])
 
 
 def _short(text: str, width: int = 300) -> str:

@@ -34,7 +34,7 @@ ON_TRUST = {
     "model.parameters, locked_parameters": "the models are not built",
     "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
 }
-"""What no evidence beside a record gives again, and why. The seal finds a change to it, but not one that is sealed again."""
+"""What no evidence beside a record gives again, and why. The seal finds a change to it, if it is not sealed again."""
 
 
 def verify(folder: Path) -> list[Mismatch]:
@@ -64,8 +64,9 @@ def notes(folder: Path, results: Results) -> list[str]:
     unsealed = sum(cell.record.seal is None for cell in results.cells)
     lines = [f"seals: {unsealed} of {len(results.cells)} records are of schema version 1, which has none: what is on "
              "trust below is as it was found"] if unsealed else []  # fmt: skip
-    known = {folder / "cells" / path.name / name for path in (folder / "cells").glob("*") for name in (RECORD, ITEMS, LOG)}
-    strays = sorted(path for path in (folder / "cells").rglob("*") if not path.is_dir() and path not in known)
+    cells = folder / "cells"
+    strays = sorted(path for path in cells.rglob("*") if not path.is_dir()
+                    and not (path.parent.parent == cells and path.name in (RECORD, ITEMS, LOG)))  # fmt: skip
     if strays:
         lines.append(f"files that no record names: {len(strays)}, first {str(strays[0].relative_to(folder))!r}")
     return lines
@@ -98,7 +99,7 @@ def _chances(record: Record) -> dict[str, float | None]:
 
 
 def _bounds(record: Record) -> dict[str, tuple[Any, Any]]:
-    """What cannot be, whatever was measured: bills below nothing, steps beyond the budget, an outcome without its runs."""
+    """What cannot be, whatever was measured: bills below 0, steps beyond the budget, an outcome without its runs."""
     pairs: dict[str, tuple[Any, Any]] = {}
     for stage, bill in record.cost.model_dump().items():
         pairs |= {f"cost.{stage}.{key}": (value, "no less than 0") for key, value in (bill or {}).items()

@@ -30,11 +30,12 @@ def check_config(folder: Path, config: dict[str, Any], shapes: Sequence[tuple[in
     """
     if (folder / ADAPTER).exists():
         raise UsageError(f"{folder} holds an adapter ({ADAPTER}), which names another model; merge the two first")
+    where = folder / "config.json"
     for key, value in _entries(config):
         if _is_code(key, value):
-            raise UsageError(f"{folder / 'config.json'}: {key}={value!r:.100} would bring code from elsewhere; take it out")
+            raise UsageError(f"{where}: {key}={value!r:.100} would bring code from elsewhere; take it out")
         if key == "num_labels" and not (type(value) is int and 0 <= value <= MAX_LABELS):
-            raise UsageError(f"{folder / 'config.json'}: {key}={value!r:.100} is not a number of labels")
+            raise UsageError(f"{where}: {key}={value!r:.100} is not a number of labels")
     largest = max((dim for shape in shapes for dim in shape), default=0)
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
@@ -43,7 +44,7 @@ def check_config(folder: Path, config: dict[str, Any], shapes: Sequence[tuple[in
     for key, limit in limits.items():
         value = text.get(key)
         if value is not None and (type(value) is not int or not 0 <= value <= limit):
-            raise UsageError(f"{folder / 'config.json'}: {key}={value!r:.100} does not fit the weights (at most {limit})")
+            raise UsageError(f"{where}: {key}={value!r:.100} does not fit the weights (at most {limit})")
 
 
 def _is_code(key: str, value: Any) -> bool:
