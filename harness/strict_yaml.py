@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -36,7 +36,7 @@ def load_yaml(text: str) -> Any:
         raise ValueError(f"nested deeper than {DEPTH}") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # the 31st of June, 5000 digits
+    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # 5000 digits
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -66,13 +66,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
+
+
 class _Strict(yaml.SafeLoader):
-    """The safe loader, strict about keys."""
+    """The safe loader, strict about keys; a date is text, as in JSON."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in found if tag != _TAG + "timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """The scanner looks ahead, in time quadratic in the depth: deep brackets end here and not where they are read."""
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(kind)
+
+    def add_indent(self, column: int) -> bool:
+        self._check_depth(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > DEPTH:
+            raise yaml.scanner.ScannerError(None, None, f"nested deeper than {DEPTH}", self.get_mark())
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == _TAG + "merge":
                 continue
             value = self.construct_object(key, deep=True)
             if not isinstance(value, (str, int, float)):
@@ -91,6 +113,8 @@ def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     """Values at and below a node, aliases written out; an alias to what is being counted is one into itself."""
     if depth < 0:
         raise ValueError(f"nested deeper than {DEPTH}")
+    if node.tag not in _KINDS:
+        raise ValueError(f"{node.tag.removeprefix(_TAG)[:80]!r} is no kind of value that is read here")
     if id(node) not in known:
         known[id(node)] = MAX_NODES + 1  # until it is counted: an alias into itself is endless
         parts = node.value if isinstance(node.value, list) else []
