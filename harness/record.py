@@ -39,6 +39,7 @@ from harness.sections import (
 )
 from harness.settings import Settings
 from harness.strict_json import loads
+from harness.text import visible
 
 SCHEMA_VERSION: Literal[2] = 2
 READABLE = (1, 2)
@@ -216,7 +217,7 @@ def parse_record(raw: Any, where: str) -> Record:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"cell {where!r} holds an invalid record: {key[:200]}: {first['msg']}") from None
+        raise UsageError(f"cell {where!r} holds an invalid record: {visible(key[:200])}: {first['msg']}") from None
 
 
 def dumps(record: Record) -> str:

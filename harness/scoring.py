@@ -100,6 +100,8 @@ def cost_to_recover(trajectory: Sequence[Point], reference: Sequence[Point], thr
         return CostToRecover(censored=True, reason=f"recovery {threshold:g} was not reached within the budget")
     same = next((other.flops for other in reference if other.score >= target), None)
     ratio, reason = (point.flops / same, None) if same else (None, "the reference spent nothing for this score")
+    if ratio is not None and not math.isfinite(ratio):
+        ratio, reason = None, "the reference spent next to nothing for this score"
     return CostToRecover(flops=point.flops, tokens=point.tokens, step=point.step, ratio=ratio, reason=reason)
 
 

@@ -18,6 +18,7 @@ from harness.cache import digest_of
 from harness.corpus import Corpus
 from harness.errors import UsageError
 from harness.models.gate import check_folder
+from harness.models.resolve import local_folder
 from harness.plugins import Attack, Defense, Plugin, Task
 from harness.redact import redact_tree
 from harness.search.spec import SearchSpec, planned
@@ -188,8 +189,8 @@ def _check_secrets(value: Any, where: str) -> None:
 
 def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
     name = str(model.get("name", "tiny"))
-    folder = Path(name).expanduser()
-    if name not in registry.models().names() and folder.is_dir():
+    folder = None if name in registry.models().names() else local_folder(name)
+    if folder is not None:
         from harness.models.digest import files_digest
 
         check_folder(folder)  # before every file in it is read
