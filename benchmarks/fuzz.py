@@ -72,7 +72,7 @@ def by_coverage(target: Counted, inputs: int, seed: int, corpus: Path) -> None:
 
     corpus.mkdir(parents=True, exist_ok=True)
     arguments = [sys.argv[0], f"-runs={inputs}", f"-seed={seed}", "-max_len=400", "-print_final_stats=0", "-verbosity=0",
-                 "-timeout=60", "-rss_limit_mb=4096", str(corpus)]  # fmt: skip
+                 "-timeout=1200", "-rss_limit_mb=4096", str(corpus)]  # fmt: skip
     atheris.Setup(arguments, target, internal_libfuzzer=True)
     atheris.Fuzz()  # does not return
 

@@ -30,7 +30,7 @@ NAMES = ("model", "metric", "item")
 """The columns of text."""
 LARGEST_SCORE = 1e30
 """Magnitude of a score or weight; sums of products of such numbers are finite."""
-LONGEST_NAME, MAX_ROWS, MAX_BYTES = 2000, 5_000_000, 64 << 20
+LONGEST_NAME, MAX_ROWS, MAX_BYTES = 2000, 2_000_000, 64 << 20
 """Characters of a name; rows and bytes of a file. A cell has some thousand rows."""
 _CODECS = {"UNCOMPRESSED", "SNAPPY"}
 """What is read: neither can expand a file a thousandfold."""
@@ -129,14 +129,18 @@ def _rows(data: bytes) -> Iterable[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
-                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
-    footer = file.metadata
+    limits = {"thrift_string_size_limit": MAX_BYTES, "thrift_container_size_limit": 100_000}
+    footer = pq.ParquetFile(pa.BufferReader(data), **limits).metadata
+    leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
+    if leaves != list(COLUMNS):
+        raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
     kinds = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
     stored = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
               for field in file.schema_arrow}  # fmt: skip
-    if list(stored.items()) != list(kinds.items()) or footer.num_columns != len(COLUMNS):
-        raise ValueError(f"its columns are {', '.join(stored)[:200]}, not {', '.join(COLUMNS)} with their types")
+    if list(stored.items()) != list(kinds.items()):
+        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != kinds.get(name)]
+        raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
     chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
     if footer.num_rows > MAX_ROWS or sum(group.num_rows for group in groups) != footer.num_rows:

@@ -19,7 +19,7 @@ _SECRET_WORDS = {"TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "
                  "CREDENTIAL", "CREDENTIALS", "AUTHORIZATION", "COOKIE"}  # fmt: skip
 _TOKENS = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}"
-    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})|(?i:(?<=bearer )[\w.~+/=-]{8,})"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{6,}\.eyJ[\w-]{6,}\.[\w-]{6,})|(?i:(?<=bearer )[\w.~+/=-]{8,})"
 )
 _LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+:[^/\s@'\"]+(?=@)")
 _FRAME = re.compile(r'(?<=File ")[^"\n]*/(?=[^"/\n]+/[^"/\n]+")')

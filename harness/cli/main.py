@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is one `--help` away."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_line(message)}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _line(error: Exception) -> str:
+def _line(error: object) -> str:
     """An error on one line; a checkpoint's or a record's own words in it cannot reach the terminal's controls."""
     return visible(redact(" ".join(str(error).split())))
 
