@@ -33,6 +33,8 @@ class Counted:
 
     def __call__(self, data: bytes) -> None:
         self.inputs += 1
+        if self.inputs % 10_000 == 0:
+            print(f"{self.name}: {self.inputs} inputs", flush=True)
         if self.inputs == self.last:
             save(self.figures())  # here: libFuzzer ends the process without Python's exit handlers
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -73,7 +73,7 @@ _KINDS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq",
 class _Strict(yaml.SafeLoader):
     """The safe loader, strict about keys; a date is text, as in JSON."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in found if tag != _TAG + "timestamp"]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
