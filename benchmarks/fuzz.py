@@ -1,7 +1,7 @@
 """Fuzz the readers of strangers' files: `python benchmarks/fuzz.py TARGET --inputs 250000`
 
-With atheris (coverage-guided; not in `constraints.txt`, it has no wheels for every Python: `pip install atheris`), else
-with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from then on
+With atheris (coverage-guided; no dependency, as it has wheels for some versions of Python only: `pip install atheris`),
+else with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from then on
 a test. The counts of a run are added to `docs/data/fuzz.json`.
 """
 
@@ -73,7 +73,7 @@ def by_coverage(target: Counted, inputs: int, seed: int, corpus: Path) -> None:
     import atheris
 
     corpus.mkdir(parents=True, exist_ok=True)
-    arguments = [sys.argv[0], f"-runs={inputs}", f"-seed={seed}", "-max_len=400", "-print_final_stats=0", "-verbosity=0",
+    arguments = [sys.argv[0], f"-runs={inputs}", f"-seed={seed}", "-max_len=400", "-verbosity=0",
                  "-timeout=1200", "-rss_limit_mb=4096", str(corpus)]  # fmt: skip
     atheris.Setup(arguments, target, internal_libfuzzer=True)
     atheris.Fuzz()  # does not return
@@ -107,7 +107,7 @@ def main() -> None:
 
         import harness.models.gate
         import harness.record
-        import harness.spec
+        import harness.spec  # noqa: F401
         import leaderboards.verify  # noqa: F401
     target = Counted(options.target, "atheris", options.inputs)
     by_coverage(target, options.inputs, options.seed, options.corpus / options.target)

@@ -79,7 +79,7 @@ class _Strict(yaml.SafeLoader):
     }
 
     def fetch_flow_collection_start(self, kind: Any) -> None:
-        """The scanner looks ahead, in time quadratic in the depth: deep brackets end here and not where they are read."""
+        """The scanner looks ahead, in time quadratic in the depth: deep brackets end here, not where they are read."""
         self._check_depth(self.flow_level)
         super().fetch_flow_collection_start(kind)
 

@@ -110,7 +110,8 @@ def fuzz_gate(data: bytes) -> None:
         header = data[2:]
         if data[:1] >= b"\x80":
             good = {"a": {"dtype": "F32", "shape": [2, 1], "data_offsets": [0, 8]},
-                    "b": {"dtype": "U8", "shape": [3], "data_offsets": [8, 11]}, "__metadata__": {"format": "pt"}}  # fmt: skip
+                    "b": {"dtype": "U8", "shape": [3], "data_offsets": [8, 11]},
+                    "__metadata__": {"format": "pt"}}  # fmt: skip
             header = json.dumps(changed(good, Choices(data[2:]))).encode()
         content = struct.pack("<Q", len(header)) + header + b"\0" * data[1:2].ljust(1, b"\x0b")[0]
     path = _folder() / "x.safetensors"

@@ -92,8 +92,9 @@ def test_small_files_that_expand_are_refused_before_they_do(tmp_path: Path) -> N
 
     def write(rows: int, item: str = "a", **options: Any) -> None:
         values = {"model": "base", "metric": "m", "item": item, "score": 1.0, "weight": 1.0}
-        made = {name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
-                if isinstance(value, str) else pa.array(np.full(rows, value)) for name, value in values.items()}  # fmt: skip
+        first = pa.array(np.zeros(rows, np.int32))
+        made = {name: pa.DictionaryArray.from_arrays(first, pa.array([value])) if isinstance(value, str)
+                else pa.array(np.full(rows, value)) for name, value in values.items()}  # fmt: skip
         table = columns_of(**made, seed=pa.nulls(rows, pa.int64()))
         pq.write_table(pa.table(table), path, store_schema=False, **options)
 

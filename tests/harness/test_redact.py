@@ -16,8 +16,8 @@ from harness.redact import HIDDEN, redact, redact_tree
 from harness.sections import Flag
 from harness.spec import resolve
 
-SECRETS = {"HF_TOKEN": "abcd-efgh-ijkl", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG", "db_password": "correct horse",
-           "MY_API_KEY": "abcd-efgh-ijkl-and-more"}  # fmt: skip
+SECRETS = {"HF_TOKEN": "abcd-efgh-ijkl", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG",
+           "db_password": "correct horse", "MY_API_KEY": "abcd-efgh-ijkl-and-more"}  # fmt: skip
 HARMLESS = {"HOME": "/home/alice", "PATH": "/usr/bin:/bin", "TOKENIZERS_PARALLELISM": "false", "KEYBOARD": "qwertyuiop",
             "SHORT_TOKEN": "full", "HF_TOKEN_PATH": "/run/secrets/token"}  # fmt: skip
 ENVIRONMENT = SECRETS | HARMLESS
@@ -48,7 +48,8 @@ def test_logins_and_bearers() -> None:
 
 
 def test_paths_of_the_user_are_shortened_but_not_what_was_typed() -> None:
-    trace = 'File "/home/alice/lockbench/harness/cell.py", line 3\nOSError: /home/alice/m/config.json, /homes/home/alice/x'
+    trace = ('File "/home/alice/lockbench/harness/cell.py", line 3\n'
+             "OSError: /home/alice/m/config.json, /homes/home/alice/x")  # fmt: skip
     assert redact(trace, ENVIRONMENT) == ('File "harness/cell.py", line 3\nOSError: ~/m/config.json, '
                                           "/homes/home/alice/x")  # fmt: skip
     assert redact(trace, ENVIRONMENT, paths=False) == trace

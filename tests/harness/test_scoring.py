@@ -87,8 +87,9 @@ def test_perplexity_is_exp_of_the_mean_loss_with_its_ends_in_order() -> None:
 
 def test_a_perplexity_beyond_any_float_is_null_with_a_reason() -> None:
     """A ruined model's log-likelihoods may be thousands of nats; that must not cost the cell its record."""
-    items = [Item(side, "utility/perplexity", None if side != "attacked" else 1, str(i), score - i, 10.0)
-             for side, score in (("base", -2.0), ("locked", -3.0), ("attacked", -5000.0)) for i in range(4)]  # fmt: skip
+    models = (("base", None, -2.0), ("locked", None, -3.0), ("attacked", 1, -5000.0))
+    items = [Item(side, "utility/perplexity", seed, str(i), score - i, 10.0) for side, seed, score in models
+             for i in range(4)]  # fmt: skip
     found = utilities(items, {}).attacked
     assert found is not None
     assert (found.perplexity.value, found.perplexity.high, found.perplexity.n_items) == (None, None, 4)

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from harness.cli.main import main
 from harness.errors import UsageError
 from harness.files import read_regular
+from harness.models.resolve import local_folder, resolve
 from harness.spec import parse_value
 from harness.strict_json import loads
 from harness.strict_yaml import load_yaml, read_yaml
 from harness.text import visible
 
-values = st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100) | st.text(),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))  # fmt: skip
+leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100) | st.text()
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))  # fmt: skip
 
 
 @given(values)
@@ -108,12 +109,14 @@ def test_visible_text_has_no_controls_and_shows_look_alikes(name: str) -> None:
 
 
 def test_visible_leaves_honest_text_alone() -> None:
-    for text in ("dlr (depth=32)", "modèle naïve", "./模型", "модель", "Ångström 3 µs ± 0,5 – déjà vu…", "🔒", "Δ = 5"):
+    for text in ("dlr (depth=32)", "modèle naïve", "./模型", "модель", "Ångström 3 µs ± 0,5 – déjà vu…", "🔒", "Δ = 5"):  # noqa: RUF001
         assert visible(text) == text
 
 
 def test_an_error_line_cannot_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--defense", STRINGS["ansi colour"]]) == 2
+    with pytest.raises(SystemExit):
+        main(["run", "--seed", STRINGS["ansi erase line"]])
     folder = tmp_path / "cells" / "\x1b[31mred"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text('{"schema_version": "\x9b2J"}')
@@ -121,6 +124,15 @@ def test_an_error_line_cannot_reach_the_terminal(tmp_path: Path, capsys: pytest.
     assert main(["leaderboard", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert not re.search(r"[\x1b\x9b]", said.out + said.err)
+
+
+@pytest.mark.parametrize("name", ["long", "null", "percent encoded", "option", "blanks", "hidden", "shell"])
+def test_a_model_that_no_path_can_have_is_refused_in_one_line(name: str) -> None:
+    for model in (STRINGS[name], f"~{STRINGS[name]}/model"):
+        assert local_folder(model) is None
+        with pytest.raises(UsageError) as caught:
+            resolve(model, {})
+        assert "\n" not in str(caught.value)
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
