@@ -1,8 +1,8 @@
 """Fuzz the readers of strangers' files: `python benchmarks/fuzz.py TARGET --inputs 250000`
 
-With atheris (coverage-guided; no dependency, as it has wheels for some versions of Python only: `pip install atheris`),
-else with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from then on
-a test. The counts of a run are added to `docs/data/fuzz.json`.
+With atheris (coverage-guided; no dependency, as it has wheels for some versions of Python only: extra `fuzz`),
+else with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from
+then on a test. The counts of a run are added to `docs/data/fuzz.json`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ class Counted:
 
     def __call__(self, data: bytes) -> None:
         self.inputs += 1
-        if self.inputs % 10_000 == 0:
-            print(f"{self.name}: {self.inputs} inputs", flush=True)
-        if self.inputs == self.last:
-            save(self.figures())  # here: libFuzzer ends the process without Python's exit handlers
+        if self.inputs % 1000 == 0 or self.inputs == self.last:  # libFuzzer ends the process without exit handlers
+            save(self.figures())
         try:
             self.target(data)
         except Exception as error:
@@ -85,7 +83,6 @@ def save(figures: dict[str, object]) -> None:
     rows = [row for row in rows if (row["target"], row["engine"]) != (figures["target"], figures["engine"])]
     rows = sorted([*rows, figures], key=lambda row: (row["target"], row["engine"]))
     DATA.write_text(json.dumps({"runs": rows}, indent=1) + "\n")
-    print(figures)
 
 
 def main() -> None:

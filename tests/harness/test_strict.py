@@ -26,7 +26,9 @@ from harness.strict_yaml import load_yaml, read_yaml
 from harness.text import visible
 
 leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100) | st.text()
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))  # fmt: skip
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
 
 
 @given(values)
