@@ -1,6 +1,6 @@
 """Fuzz the readers of strangers' files: `python benchmarks/fuzz.py TARGET --inputs 250000`
 
-With atheris (coverage-guided; no dependency, as it has wheels for some versions of Python only: extra `fuzz`),
+With atheris (coverage-guided; the extra `fuzz`, not in `all`: it has wheels for some versions of Python only),
 else with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from
 then on a test. The counts of a run are added to `docs/data/fuzz.json`.
 """
