@@ -72,6 +72,14 @@ def board_page() -> str:
     return _table(rows, f"{made}; processor seconds for the first three.")
 
 
+def fuzzing() -> str:
+    """Inputs of the last long run of each fuzz target, and what failed."""
+    rows = json.loads((ROOT / "docs" / "data" / "fuzz.json").read_text())["runs"]
+    table = [{"reader": row["target"], "engine": row["engine"], "inputs": f"{row['inputs']:,}".replace(",", " "),
+              "failures": "; ".join(row["failures"]) or "none", "Python": row["python"]} for row in rows]  # fmt: skip
+    return _table(table, f"{sum(row['inputs'] for row in rows):,} inputs in all.".replace(",", " "))
+
+
 def _range(values: list[float]) -> str:
     return f"{min(values):.3f}" if min(values) == max(values) else f"{min(values):.3f} - {max(values):.3f}"
 
@@ -128,6 +136,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:speed": ("docs/measured.md", speed),
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
     "docs/reproductions.md:specdef_vision": ("docs/reproductions.md", reproductions.specdef_vision),
+    "SECURITY.md:fuzz": ("SECURITY.md", fuzzing),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""

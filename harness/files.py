@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,23 @@ def sha256(path: Path) -> str:
     """sha256 of a file's bytes, lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file that is no link.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is a link, a folder, a pipe or a device, or larger than `limit` bytes.
+    """
+    found = path.lstat()  # before it is opened: a pipe without a writer would wait for ever
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path.name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path.name} is larger than {limit} bytes")
+    return data
 
 
 def confined(folder: Path, *names: str) -> Path:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.errors import UsageError
-from harness.files import atomic_write_bytes
+from harness.files import atomic_write_bytes, read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,14 @@ SIDES: tuple[Side, ...] = get_args(Side)
 SEEDED: tuple[Side, ...] = ("attacked", "reference")
 PERPLEXITY = "utility/perplexity"
 COLUMNS = ("model", "metric", "seed", "item", "score", "weight")
+NAMES = ("model", "metric", "item")
+"""The columns of text."""
+LARGEST_SCORE = 1e30
+"""Magnitude of a score or weight; sums of products of such numbers are finite."""
+LONGEST_NAME, MAX_ROWS, MAX_BYTES = 2000, 2_000_000, 64 << 20
+"""Characters of a name; rows and bytes of a file. A cell has some thousand rows."""
+_CODECS = {"UNCOMPRESSED", "SNAPPY"}
+"""What is read: neither can expand a file a thousandfold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +73,17 @@ def check_items(items: Iterable[Item]) -> list[Item]:
 
     Raises:
         ValueError: a NaN or infinite score, a weight that is not positive, an unknown model, a seed where none belongs
-            or none where one does, or the same item twice.
+            or none where one does, a name of more than 2000 characters, or the same item twice. Scores and weights
+            are bounded by 1e30, so that what is computed of them is finite.
     """
     rows, seen = list(items), set()
     for row in rows:
         if row.model not in SIDES:
             raise ValueError(f"unknown model {row.model!r} in items; allowed: {', '.join(SIDES)}")
-        if not math.isfinite(row.score) or not math.isfinite(row.weight) or row.weight <= 0:
+        if not abs(row.score) <= LARGEST_SCORE or not 1 / LARGEST_SCORE <= row.weight <= LARGEST_SCORE:
             raise ValueError(f"item {row.item!r} of {row.model} has score {row.score} and weight {row.weight}")
+        if len(row.item) > LONGEST_NAME or len(row.metric) > LONGEST_NAME:
+            raise ValueError(f"an item of {row.model} has a name of more than {LONGEST_NAME} characters")
         if (row.seed is None) == (row.model in SEEDED):
             raise ValueError(f"item {row.item!r} of {row.model} has seed {row.seed}")
         if (key := (row.model, row.metric, row.seed, row.item)) in seen:
@@ -103,20 +114,63 @@ def read_items(path: Path, metric: str | None = None) -> list[Item]:
         metric: only the items of this metric; None is all. Most of a cell's items are of its utility.
 
     Raises:
-        UsageError: not a whole parquet file of items.
+        UsageError: not a whole parquet file of items, with just their columns, or larger than any cell's.
+    """
+    import pyarrow as pa
+
+    try:
+        return check_items(_rows(read_regular(path, MAX_BYTES), metric))
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path.name} in {path.parent.name!r} is not a whole file of items: {reason}") from None
+
+
+def _rows(data: bytes, metric: str | None) -> Iterable[Item]:
+    """The rows of a parquet file; what its footer claims is looked at before a page is decoded.
+
+    Text is read as dictionaries: a long name that a million rows share is one text, not a million.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.ParquetFile(path).read(columns=list(COLUMNS), use_threads=False)  # small: threads cost more
-        if metric is not None:
-            table = table.filter(pc.equal(table["metric"], metric))
-        return check_items(Item(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True))
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path.name} in {path.parent.name!r} is not a whole file of items: {reason}") from None
+    limits = {"thrift_string_size_limit": MAX_BYTES, "thrift_container_size_limit": 100_000}
+    footer = pq.ParquetFile(pa.BufferReader(data), **limits).metadata
+    leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
+    if leaves != list(COLUMNS):
+        raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
+    kinds = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
+    stored = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+              for field in file.schema_arrow}  # fmt: skip
+    if list(stored.items()) != list(kinds.items()):
+        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != kinds.get(name)]
+        raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
+    if footer.num_rows > MAX_ROWS or sum(group.num_rows for group in groups) != footer.num_rows:
+        raise ValueError(f"it has {footer.num_rows} rows, at most {MAX_ROWS} are read")
+    if any(chunk.compression not in _CODECS for chunk in chunks):
+        raise ValueError(f"it is compressed by something else than {' or '.join(sorted(_CODECS))}")
+    if sum(chunk.total_uncompressed_size for chunk in chunks) > 4 * MAX_BYTES:
+        raise ValueError(f"it expands to more than {4 * MAX_BYTES} bytes")
+    table = file.read(use_threads=False)  # small: threads cost more
+    if metric is not None:
+        table = table.filter(pc.equal(table["metric"].cast(pa.string()), metric))
+    return (Item(*row) for row in zip(*(_values(table[name]) for name in COLUMNS), strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values; equal texts are one object."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    values = []
+    for chunk in column.chunks:
+        names = chunk.dictionary.to_pylist()
+        values += [None if index is None else names[index] for index in chunk.indices.to_pylist()]
+    return values
 
 
 def weighted_mean(items: Iterable[Item]) -> float:

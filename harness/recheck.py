@@ -91,6 +91,7 @@ class _Machine:
         """Every check of one cell."""
         record, weights = cell.record, cell.record.provenance.weights
         yield self._data(record)
+        yield from _declared(record)
         name, dtype = record.name("model"), record.model.dtype
         if weights.base is not None:
             own = record.spec.get("own") is not None  # then its owner made it, and the cache may have it
@@ -173,6 +174,27 @@ class _Machine:
                     yield Finding("cost (undo, search, attack)", bills, saved["bills"])
                 return
         yield Finding(field, digest, reason="the run is not in this cache")
+
+
+def _declared(record: Record) -> Iterator[Finding]:
+    """What the installed attack and task say of themselves: an attack that knows the secret cannot pass for another."""
+    from harness import registry
+    from harness.spec import build
+
+    for part, plugins, names in (("attack", registry.attacks(), ("knowledge",)),
+                                 ("task", registry.tasks(), ("metric", "unit", "chance"))):  # fmt: skip
+        section: Any = record.provenance if part == "attack" else record.task
+        where, chosen = "provenance" if part == "attack" else "task", record.spec[part]
+        for name in names:
+            recorded, found, reason = getattr(section, name), None, None
+            try:
+                plugin = build(plugins, chosen if isinstance(chosen, dict) else {"name": chosen}, part,
+                               *([None] if part == "task" else []))  # fmt: skip
+                found = getattr(plugin, name)
+            except UsageError as error:
+                reason = str(error)
+            if recorded is not None:
+                yield Finding(f"{where}.{name}", recorded, getattr(found, "value", found), reason)
 
 
 def _entries(room: Path, name: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

@@ -1,22 +1,28 @@
 """The record: the JSON document that one finished cell leaves (design.md §5). Imports neither torch nor numpy.
 
 Numbers are numbers; what is missing is null with a reason; there is no NaN. Items and log are written first and the
-record last, with their sha256 inside: a killed or damaged cell never reads as complete.
+record last, with their sha256 inside and a seal over itself: a killed, damaged or edited cell never reads as complete.
+A seal is no signature. It finds what was changed by accident or by hand; who makes a new one is found by what does not
+follow from the items, and by running the cell again (`harness verify --rerun`).
+
+Version 2 is version 1 with a seal. Records of version 1 are read as they are, without one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from harness.errors import UsageError
-from harness.files import atomic_write_text, sha256
+from harness.files import atomic_write_text, canonical_json, read_regular, sha256
 from harness.items import Item, write_items
 from harness.provenance import Provenance
+from harness.redact import redact, redact_tree
 from harness.search.curve import Searches
 from harness.sections import (
     Costs,
@@ -32,8 +38,13 @@ from harness.sections import (
     Utilities,
 )
 from harness.settings import Settings
+from harness.strict_json import loads
+from harness.text import visible
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+READABLE = (1, 2)
+MAX_BYTES = 64 << 20
+"""Largest record or log that is read."""
 RECORD, ITEMS, LOG = "record.json", "items.parquet", "log.txt"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
@@ -41,7 +52,7 @@ SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 class Record(Settings):
     """One cell."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     """Version of this document's shape."""
     id: str = Field(pattern=r"^[0-9a-f]{16,64}$")
     """Hash of the whole resolved spec; the cell's folder has this name."""
@@ -85,6 +96,8 @@ class Record(Settings):
     """What the validity checks found."""
     provenance: Provenance = Provenance()
     """Where the numbers come from."""
+    seal: str | None = None
+    """sha256 over the canonical JSON of all other keys, filled in when it is written; none in version 1."""
 
     @field_validator("spec")
     @classmethod
@@ -92,6 +105,10 @@ class Record(Settings):
         missing = {"model", "defense", "attack", "task", "seed", "budget"} - set(spec)
         if missing:
             raise ValueError(f"the spec lacks {', '.join(sorted(missing))}")
+        for part in ("model", "defense", "attack", "task"):
+            chosen = spec[part]
+            if not isinstance(chosen.get("name") if isinstance(chosen, dict) else chosen, str):
+                raise ValueError(f"the spec's {part} has no name")
         json.dumps(spec, allow_nan=False)  # pydantic lets NaN through inside free-form JSON
         return spec
 
@@ -115,29 +132,73 @@ def write_record(folder: Path, record: Record, items: Iterable[Item], log: str) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)  # an old record must not vouch for new items
     write_items(folder / ITEMS, items)
-    atomic_write_text(folder / LOG, log)
+    atomic_write_text(folder / LOG, redact(log))
     files = {name: sha256(folder / name) for name in (ITEMS, LOG)}
     provenance = record.provenance.model_copy(update={"files": files})
-    record = record.model_copy(update={"provenance": provenance})
+    record = sealed(record.model_copy(update={"provenance": provenance, "schema_version": SCHEMA_VERSION}))
     atomic_write_text(folder / RECORD, dumps(record))
     return record
+
+
+def sealed(record: Record) -> Record:
+    """The record as it is written: without secrets, and with its seal."""
+    typed = ("spec", "model")  # here a path is what the user typed, and part of what the id is the hash of
+    clean = Record.model_validate({key: redact_tree(value, paths=key not in typed)
+                                   for key, value in record.model_dump(mode="json").items()})  # fmt: skip
+    return clean.model_copy(update={"seal": seal_of(clean.model_dump(mode="json"))})
+
+
+def seal_of(document: Mapping[str, Any]) -> str:
+    """sha256 over the canonical JSON of a record as parsed JSON, its seal left out."""
+    return hashlib.sha256(canonical_json({k: v for k, v in document.items() if k != "seal"}).encode()).hexdigest()
 
 
 def read_record(folder: Path) -> Record | None:
     """The record in `folder`; None if there is none, or if any of its files is missing, cut short or altered.
 
     Raises:
-        UsageError: a whole document that is not a record of this schema version.
+        UsageError: a whole document that is not a record of a schema version that is read here.
     """
     try:
-        raw = json.loads((folder / RECORD).read_bytes(), parse_constant=_refuse)
+        document = read_document(folder)
     except (OSError, ValueError):  # absent, cut short, or not JSON
         return None
-    record = parse_record(raw, folder.name)
+    record = parse_record(document, folder.name)
+    return None if faults(folder, document, record) else record
+
+
+def read_document(folder: Path) -> Any:
+    """The JSON in `folder`, unchecked.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is not strict JSON, not a file of its own, or too large; says which.
+    """
+    return loads(read_regular(folder / RECORD, MAX_BYTES))
+
+
+def faults(folder: Path, document: Mapping[str, Any], record: Record) -> list[str]:
+    """What is not as it was when the record was written, a line each: the record itself, or a file beside it.
+
+    Args:
+        folder: the cell's.
+        document: from `read_document`.
+        record: from `parse_record` of it.
+    """
+    found = []
+    if record.seal is not None and record.seal != seal_of(document):
+        found.append("the seal does not fit: the record was changed after it was written")
     files = record.provenance.files
-    if set(files) != {ITEMS, LOG} or any(not (folder / name).is_file() for name in files):
-        return None
-    return record if all(sha256(folder / name) == digest for name, digest in files.items()) else None
+    if set(files) != {ITEMS, LOG}:
+        found.append(f"it names the files {sorted(files)}, not {ITEMS} and {LOG}")
+    for name in sorted(set(files) & {ITEMS, LOG}):
+        try:
+            same = hashlib.sha256(read_regular(folder / name, MAX_BYTES)).hexdigest() == files[name]
+        except (OSError, ValueError) as error:
+            found.append(str(error) if isinstance(error, ValueError) else f"{name} cannot be read: {error.strerror}")
+            continue
+        found += [] if same else [f"{name} has another sha256 than the record says"]
+    return found
 
 
 def parse_record(raw: Any, where: str) -> Record:
@@ -147,15 +208,18 @@ def parse_record(raw: Any, where: str) -> Record:
         UsageError: another schema version, or not a record; one line.
     """
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(f"cell {where!r} holds a record of schema version {version!r}; this lockbench reads "
-                         f"{SCHEMA_VERSION}: choose another output folder")  # fmt: skip
+    if type(version) is not int or version not in READABLE:
+        raise UsageError(f"cell {where!r} holds a record of schema version {version!r:.40}; this lockbench reads "
+                         f"{' and '.join(map(str, READABLE))}: choose another output folder")  # fmt: skip
+    if (raw.get("seal") is not None) != (version >= 2):
+        wrong = "has no seal" if version >= 2 else "has a seal, which that version did not have"
+        raise UsageError(f"cell {where!r} holds an invalid record: of schema version {version}, it {wrong}")
     try:
-        return Record.model_validate(raw, strict=False)
+        return Record.model_validate(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"cell {where!r} holds an invalid record: {key}: {first['msg']}") from None
+        raise UsageError(f"cell {where!r} holds an invalid record: {visible(key[:200])}: {first['msg']}") from None
 
 
 def dumps(record: Record) -> str:
@@ -166,7 +230,3 @@ def dumps(record: Record) -> str:
 def schema() -> str:
     """The JSON Schema of a record, as shipped in `harness/record.schema.json`."""
     return json.dumps(Record.model_json_schema(), indent=1, sort_keys=True) + "\n"
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not strict JSON")

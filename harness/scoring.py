@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness.items import PERPLEXITY, SIDES, Item, Scores, scores
 from harness.sections import CostToRecover, Interval, Point, Score, Utilities, Utility, UtilityScore
 from harness.statistics import Draws, bootstrap
+from harness.strict_json import LARGEST
 
 THRESHOLDS = (0.5, 0.9)
 EPS = 0.1
@@ -99,6 +100,8 @@ def cost_to_recover(trajectory: Sequence[Point], reference: Sequence[Point], thr
         return CostToRecover(censored=True, reason=f"recovery {threshold:g} was not reached within the budget")
     same = next((other.flops for other in reference if other.score >= target), None)
     ratio, reason = (point.flops / same, None) if same else (None, "the reference spent nothing for this score")
+    if ratio is not None and not math.isfinite(ratio):
+        ratio, reason = None, "the reference spent next to nothing for this score"
     return CostToRecover(flops=point.flops, tokens=point.tokens, step=point.step, ratio=ratio, reason=reason)
 
 
@@ -133,10 +136,15 @@ def _kept(side: str, draws: Draws, chance: float) -> float | None:
 
 
 def _exponential(nats: Interval) -> Interval:
-    """Perplexity from mean log-likelihood: the ends change places."""
-    low, high = (None if end is None else math.exp(-end) for end in (nats.high, nats.low))
-    value = None if nats.value is None else math.exp(-nats.value)
-    return nats.model_copy(update={"value": value, "low": low, "high": high})
+    """Perplexity from mean log-likelihood: the ends change places. A ruined model's may be beyond any float."""
+    ends = [None if end is None else _perplexity(end) for end in (nats.value, nats.high, nats.low)]
+    value, low, high = ends
+    reason = f"a perplexity above {LARGEST:g}" if nats.low is not None and high is None else nats.reason
+    return nats.model_copy(update={"value": value, "low": low, "high": high, "reason": reason})
+
+
+def _perplexity(nats: float) -> float | None:
+    return math.exp(-nats) if -nats < math.log(LARGEST) else None
 
 
 def _difference(draws: Draws, name: str, other: str) -> Interval:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
 from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
 
 from harness import registry
@@ -19,11 +18,15 @@ from harness.cache import digest_of
 from harness.corpus import Corpus
 from harness.errors import UsageError
 from harness.models.gate import check_folder
+from harness.models.resolve import local_folder
 from harness.owner_settings import OwnerTraining
 from harness.plugins import Attack, Defense, Plugin, Task
+from harness.redact import redact_tree
 from harness.scenario import complete
 from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings
+from harness.strict_yaml import load_yaml
+from harness.strict_yaml import read_yaml as read_yaml
 from harness.tasks.classification import ClassificationTask
 from harness.utility.spec import UtilitySpec
 
@@ -163,6 +166,7 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
     spec = Spec.parse(values, "spec")
+    _check_secrets(spec.model_dump(mode="json"), "spec")
     search = planned(spec.search, spec.budget, spec.build_attack(), spec.attack["name"])
     return spec.model_copy(update={"search": search})
 
@@ -187,44 +191,11 @@ def layers(config: Path | None, environment: Mapping[str, str], command_line: Ma
     return merged
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, by the safe loader.
-
-    Raises:
-        UsageError: not there, not YAML, not a mapping, or a key twice in one mapping (YAML would take the last).
-    """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _OneValueEach)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"cannot read {path}: it is not a text file") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else type(values).__name__
-        raise UsageError(f"{path}: expected a mapping of keys to values, found {found}")
-    return values
-
-
-class _OneValueEach(yaml.SafeLoader):
-    """The safe loader, strict about keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def parse_value(text: str) -> Any:
     """A value from the command line or the environment, read as YAML (`null`, `true`, `[1, 2]`, `1e-4` as a number)."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+        return float(text) if "e" in text.lower() else load_yaml(text)
     except ValueError:
-        return text
-    except yaml.YAMLError:
         return text
 
 
@@ -236,10 +207,19 @@ def _named(value: Any, section: str) -> dict[str, Any]:
     return dict(value)
 
 
+def _check_secrets(value: Any, where: str) -> None:
+    for key, part in value.items():
+        if isinstance(part, Mapping):
+            _check_secrets(part, f"{where}.{key}")
+        elif redact_tree([part], paths=False) != [part]:
+            raise UsageError(f"{where}.{key} holds what looks like a password or an access token; a spec is printed "
+                             "and recorded, so give the secret in some other way")  # fmt: skip
+
+
 def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
     name = str(model.get("name", "tiny"))
-    folder = Path(name).expanduser()
-    if name not in registry.models().names() and folder.is_dir():
+    folder = None if name in registry.models().names() else local_folder(name)
+    if folder is not None:
         from harness.models.digest import files_digest
 
         check_folder(folder)  # before every file in it is read

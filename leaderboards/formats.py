@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,6 +14,7 @@ from tabulate import tabulate
 
 from harness.errors import UsageError
 from harness.settings import Settings, unknown
+from harness.text import visible as visible
 
 Format = Literal["table", "markdown", "csv", "latex", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -53,21 +53,15 @@ def render(table: Table, kind: str) -> str:
     if kind == "csv":
         return _csv([flatten(row.model_dump(mode="json")) for row in table.rows]).rstrip("\n")
     escape, style, lead = _STYLES[kind]
-    body = [[escape(show(row)) for _, show in table.columns] for row in table.rows]
+    body = [[escape(_short(show(row))) for _, show in table.columns] for row in table.rows]
     text = tabulate(body, [escape(title) for title, _ in table.columns], tablefmt=style, disable_numparse=True)
-    return "\n".join([text, *([""] if table.notes else []), *(lead + escape(note) for note in table.notes)])
+    notes = [lead + escape(_short(note, 2000)) for note in table.notes]
+    return "\n".join([text, *([""] if notes else []), *notes])
 
 
-def visible(text: str) -> str:
-    """Text on one line without control characters: those, bidirectional marks and line separators show as escapes."""
-    return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in str(text))
-
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+def _short(text: str, width: int = 300) -> str:
+    """A name of any length must not push the rest out of sight; csv and json have all of it."""
+    return text if len(text) <= width else f"{text[:width]}... ({len(text)} characters)"
 
 
 def markdown(text: str) -> str:
@@ -107,7 +101,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     titles = list(dict.fromkeys(key for row in rows for key in row))
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(titles)
+    writer.writerow([_csv_cell(title) for title in titles])
     writer.writerows([[_csv_cell(row.get(title)) for title in titles] for row in rows])
     return sink.getvalue()
 
@@ -117,4 +111,8 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = visible(value)
-    return "'" + text if text[:1] in ("=", "+", "-", "@") else text
+    return "'" + text if text.lstrip()[:1] in _FORMULA else text
+
+
+_FORMULA = {"=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"}
+"""What starts a formula; the wide forms do in East Asian spreadsheets."""

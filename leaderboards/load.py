@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.items import read_items
-from harness.record import ITEMS, RECORD, read_record
+from harness.record import ITEMS, RECORD, Record, faults, parse_record, read_document
 from harness.robustness import Cell
 
 
@@ -18,6 +18,8 @@ class Skipped:
 
     folder: str
     reason: str
+    cell: Cell | None = None
+    """What could still be read of it, for `harness verify`; no table shows it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,25 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _cell(path: Path, utility: bool) -> Cell | Skipped:
-    record = read_record(path)
-    if record is None:
-        whole = "partial or altered" if (path / RECORD).exists() else "no record: unfinished"
-        return Skipped(path.name, whole)
+    if not path.resolve().is_relative_to(path.parent.parent.resolve()):
+        return Skipped(path.name, "a link that leaves the folder of results")
+    try:
+        document = read_document(path)
+    except FileNotFoundError:
+        return Skipped(path.name, "no record: unfinished")
+    except (OSError, ValueError) as error:
+        return Skipped(path.name, f"partial or altered: {error.strerror if isinstance(error, OSError) else error}")
+    record = parse_record(document, path.name)
+    wrong = faults(path, document, record)
     if record.id != path.name:
-        return Skipped(path.name, f"the record is of cell {record.id}")
-    return Cell(record, read_items(path / ITEMS, None if utility else record.task.metric))
+        wrong.append(f"the record is of cell {record.id}")
+    if not wrong:
+        return Cell(record, read_items(path / ITEMS, None if utility else record.task.metric))
+    return Skipped(path.name, "partial or altered: " + "; ".join(wrong), _what_is_left(path, record))
+
+
+def _what_is_left(path: Path, record: Record) -> Cell | None:
+    try:
+        return Cell(record, read_items(path / ITEMS))
+    except UsageError:
+        return None

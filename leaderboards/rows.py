@@ -249,7 +249,7 @@ def perplexity_ratio(record: Record) -> float | None:
     base, locked = record.utility.base, record.utility.locked
     if base is None or locked is None or not base.perplexity.value or locked.perplexity.value is None:
         return None
-    return locked.perplexity.value / base.perplexity.value
+    return _finite(locked.perplexity.value / base.perplexity.value)
 
 
 def kept_ratio(record: Record) -> float | None:
@@ -257,7 +257,7 @@ def kept_ratio(record: Record) -> float | None:
     attack, reference = record.cost.attack, record.cost.reference
     if attack is None or reference is None or not reference.kept_for_backward_bytes:
         return None
-    return attack.kept_for_backward_bytes / reference.kept_for_backward_bytes
+    return _finite(attack.kept_for_backward_bytes / reference.kept_for_backward_bytes)
 
 
 def _cheapest(records: Iterable[Record], level: str) -> CostToRecover:
@@ -284,6 +284,11 @@ def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
         flags=[f"{flag.severity}: {flag.flag}" for flag in record.validity],
         reason=record.status_reason or record.recovery.reason,
     )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    """A ratio of what a stranger's record says may overflow."""
+    return value if math.isfinite(value) else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

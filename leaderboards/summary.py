@@ -84,11 +84,11 @@ def _recovery(record: Record) -> str:
         value = "undefined" if interval.value is None else units.number(interval.value)
         behind = f"{interval.n_items} items, {interval.n_seeds} seeds" if interval.n_items else ""
         rows.append([name, value, units.ends(interval), behind])
-    rows += [[name, units.number(value), "", ""] for name, value in record.secret_guess.items()]
+    rows += [[visible(name), units.number(value), "", ""] for name, value in record.secret_guess.items()]
     for threshold, cost in record.cost_to_recover.items():
         value = "> budget" if cost.censored else units.count(cost.flops, "FLOP")
         behind = f"{units.ratio(cost.ratio)} the base's" if cost.ratio is not None else ""
-        rows.append([f"cost to recover {threshold}", value, "", behind])
+        rows.append([f"cost to recover {visible(threshold)}", value, "", behind])
     table = _table(rows, ["", "value", "95 %", "from"])
     notes = dict.fromkeys(i.reason for i in (record.recovery, record.gain, record.reference_gain) if i.reason)
     return "\n".join([table, *(_wrap(f"({note})", "  ") for note in notes)])

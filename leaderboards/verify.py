@@ -12,7 +12,7 @@ from typing import Any
 from harness.bill import Bill
 from harness.files import canonical_json
 from harness.recheck import Mismatch as Mismatch
-from harness.record import Record
+from harness.record import ITEMS, LOG, RECORD, Record
 from harness.robustness import Cell
 from harness.scoring import EPS, costs_to_recover, task_numbers, utilities
 from harness.search.curve import curve as curve_of
@@ -34,7 +34,7 @@ ON_TRUST = {
     "model.parameters, locked_parameters": "the models are not built",
     "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
 }
-"""What no evidence beside a record gives again, and why."""
+"""What no evidence beside a record gives again, and why. The seal finds a change to it, if it is not sealed again."""
 
 
 def verify(folder: Path) -> list[Mismatch]:
@@ -49,9 +49,27 @@ def verify(folder: Path) -> list[Mismatch]:
 def verify_results(results: Results) -> list[Mismatch]:
     """All mismatches among records that are loaded."""
     found = [Mismatch(skipped.folder, "record", skipped.reason, "a whole record") for skipped in results.skipped]
-    for cell in results.cells:
+    for cell in readable(results):
         found += verify_cell(cell)
     return found
+
+
+def readable(results: Results) -> list[Cell]:
+    """Every cell that there is something to check of: the whole ones, and what is left of altered ones."""
+    return [*results.cells, *(skipped.cell for skipped in results.skipped if skipped.cell is not None)]
+
+
+def notes(folder: Path, results: Results) -> list[str]:
+    """What a reader should know of a folder that is no mismatch: records without a seal, files that no record names."""
+    unsealed = sum(cell.record.seal is None for cell in results.cells)
+    lines = [f"seals: {unsealed} of {len(results.cells)} records are of schema version 1, which has none: what is on "
+             "trust below is as it was found"] if unsealed else []  # fmt: skip
+    cells = folder / "cells"
+    strays = sorted(path for path in cells.rglob("*") if not path.is_dir()
+                    and not (path.parent.parent == cells and path.name in (RECORD, ITEMS, LOG)))  # fmt: skip
+    if strays:
+        lines.append(f"files that no record names: {len(strays)}, first {str(strays[0].relative_to(folder))!r}")
+    return lines
 
 
 def verify_cell(cell: Cell) -> list[Mismatch]:
@@ -61,19 +79,41 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
     pairs: dict[str, tuple[Any, Any]] = {"id": (record.id, wanted)}
     try:
         numbers = task_numbers(items, record.task.metric, record.score.unit)
+        made = utilities(items, _chances(record), record.utility.eps)
     except ValueError as error:
         return [Mismatch(record.id, "items", str(error), "items that all models were scored on")]
     for name in ("score", "gain", "reference_gain", "recovery"):
         pairs[name] = (getattr(record, name), getattr(numbers, name))
-    base = record.utility.base
-    chances = {task: score.chance for task, score in base.tasks.items()} if base else {}
-    pairs["utility"] = (record.utility, utilities(items, chances, record.utility.eps))
+    pairs["utility"] = (record.utility, made)
     pairs["utility.eps"] = (record.utility.eps, EPS)
     if record.cost_to_recover:
         costs = costs_to_recover(record.trajectory, record.reference_trajectory)
         pairs["cost_to_recover"] = (record.cost_to_recover, costs)
-    pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record) | _search(record)
+    pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record) | _search(record) | _bounds(record)
     return [mismatch for name, (ours, theirs) in pairs.items() for mismatch in _compare(record.id, name, ours, theirs)]
+
+
+def _chances(record: Record) -> dict[str, float | None]:
+    base = record.utility.base
+    return {task: score.chance for task, score in base.tasks.items()} if base else {}
+
+
+def _bounds(record: Record) -> dict[str, tuple[Any, Any]]:
+    """What cannot be, whatever was measured: bills below 0, steps beyond the budget, an outcome without its runs."""
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for stage, bill in record.cost.model_dump().items():
+        pairs |= {f"cost.{stage}.{key}": (value, "no less than 0") for key, value in (bill or {}).items()
+                  if isinstance(value, (int, float)) and value < 0}  # fmt: skip
+    budget, trained = record.spec["budget"], record.trajectory[-1].step if record.trajectory else 0
+    limit = budget.get("steps") if isinstance(budget, dict) else None
+    if isinstance(limit, int) and trained > limit:
+        pairs["trajectory: steps"] = (trained, f"at most {limit}, the budget")
+    wanted, seeds = record.spec.get("replicates"), record.score.attacked.n_seeds
+    if record.status == "complete" and isinstance(wanted, int) and record.score.attacked.n_items:
+        pairs["score.attacked: seeds"] = (seeds, wanted)
+    if record.status == "complete" and not record.score.attacked.n_items:
+        pairs["status"] = (record.status, "scores of the attacked model")
+    return pairs
 
 
 def _names(record: Record) -> dict[str, tuple[Any, Any]]:

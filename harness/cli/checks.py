@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,16 +104,16 @@ def check_places(out: Path, cache: Path | None) -> None:
         UsageError: one cannot be made, is not writable or is full, or `out` holds records of another schema version.
     """
     from harness.files import check_output_folder
-    from harness.record import RECORD, SCHEMA_VERSION
+    from harness.record import READABLE, RECORD, SCHEMA_VERSION, read_document
 
     check_output_folder(out)
     check_cache(cache)
     for path in out.glob(f"cells/*/{RECORD}"):
         try:
-            version = json.loads(path.read_bytes()).get("schema_version")
+            version = read_document(path.parent).get("schema_version")
         except (ValueError, AttributeError, OSError):  # half-written or foreign: the cell is simply run again
             continue
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise UsageError(f"{out} holds records of schema version {version!r}, this lockbench writes "
                              f"{SCHEMA_VERSION}: choose another folder with --out")  # fmt: skip
 

@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
+from harness.redact import redact
+from harness.text import visible
 
 VERBS = ("run", "matrix", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch", "doctor")
 
@@ -34,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is one `--help` away."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_line(message)}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.run(args)
     except UsageError as error:
-        print(f"harness {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"harness {args.verb}: {_line(error)}", file=sys.stderr)
         return 2
     except Outcome as outcome:  # where there is no record to say so: `harness lock`
-        print(f"harness {args.verb}: {outcome.status}: {' '.join(str(outcome).split())}", file=sys.stderr)
+        print(f"harness {args.verb}: {outcome.status}: {_line(outcome)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"harness {args.verb}: interrupted; what is finished is kept, the same command goes on from there",
@@ -82,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
               "there when there is room", file=sys.stderr)  # fmt: skip
         return 2
     return status
+
+
+def _line(error: object) -> str:
+    """An error on one line; a checkpoint's or a record's own words in it cannot reach the terminal's controls."""
+    return visible(redact(" ".join(str(error).split())))
 
 
 def _dashes(argv: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ Every refusal is one `UsageError` line that names the file and the reason.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.models.config_gate import check_config
+from harness.strict_json import loads
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def check_folder(folder: Path, *, links_within: Path | None = None) -> dict[Path
     if len(tensors) != len({name for header in headers.values() for name in header}):
         raise UsageError(f"{folder}: a tensor is in two weights files")
     _check_index(folder, headers)
-    _check_config(folder, config, tensors)
+    check_config(folder, config, [info.shape for info in tensors])
     return headers
 
 
@@ -88,7 +89,7 @@ def check_file(path: Path) -> dict[str, TensorInfo]:
         raw = file.read(length)
     try:
         return _parse(raw, size - 8 - length)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is truncated or corrupt: {one_line(error)}") from None
 
 
@@ -133,9 +134,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > 16 << 20:
         raise UsageError(f"{path} is larger than 16 MiB")
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {one_line(error)}") from None
+        value = loads(path.read_bytes(), constants=True)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON, or not plain: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path} is not a JSON object")
     return value
@@ -166,19 +167,6 @@ def _check_index(folder: Path, headers: dict[Path, dict[str, TensorInfo]]) -> No
         raise UsageError(f"{folder / INDEX} disagrees with the weights files about {wrong[0]!r} ({len(wrong)} in all)")
 
 
-def _check_config(folder: Path, config: dict[str, Any], tensors: list[TensorInfo]) -> None:
-    """Sizes that no tensor of the files can bear out: refused before a model of that size is built."""
-    largest = max((dim for info in tensors for dim in info.shape), default=0)
-    text = config.get("text_config")
-    text = text if isinstance(text, dict) else config
-    limits = {"num_hidden_layers": len(tensors), "n_layer": len(tensors), "hidden_size": largest,
-              "n_embd": largest, "vocab_size": largest}  # fmt: skip
-    for key, limit in limits.items():
-        value = text.get(key)
-        if value is not None and (type(value) is not int or not 0 <= value <= limit):
-            raise UsageError(f"{folder / 'config.json'}: {key}={value!r} does not fit the weights (at most {limit})")
-
-
 def _pickle_reason(names: list[str]) -> str:
     pickles = [name for name in names if name.endswith(PICKLES)]
     if not pickles:
@@ -188,7 +176,7 @@ def _pickle_reason(names: list[str]) -> str:
 
 def _parse(raw: bytes, data: int) -> dict[str, TensorInfo]:
     """The header's entries; `data` is the number of bytes after it. ValueError says what is wrong."""
-    header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    header = loads(raw)
     if not isinstance(header, dict):
         raise ValueError("the header is not a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -234,13 +222,6 @@ def _what(start: bytes) -> str:
         if start.lstrip().startswith(magic):
             return what
     return "not safetensors, truncated or corrupt: its first bytes are no header"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
 
 
 def one_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NOT_CONFIG = ("model_type", "architectures", "auto_map", "lockbench", "dtype", "torch_dtype", "transformers_version")
 BUILD_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError,
-                 ArithmeticError, StrictDataclassError)  # fmt: skip
+                 ArithmeticError, AssertionError, StrictDataclassError)  # fmt: skip
 """What transformers raises for a folder it cannot make sense of; anything else is a bug and shows as one."""
 
 DefenseNamed = Callable[[str, dict[str, Any]], Defense]

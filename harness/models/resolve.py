@@ -44,6 +44,15 @@ def is_online() -> bool:
     return os.environ.get("HARNESS_ONLINE") == "1"
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder that `name` is the path of; None where there is none, or no path has such a name."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, ~ of an unknown user, a null character
+        return None
+
+
 def resolve(name: str, known: Mapping[str, KnownModel], *, data_dir: Path | None = None, revision: str | None = None,
             online: bool = False, code: bool = False) -> Place:  # fmt: skip
     """Find the folder of model `name`.
@@ -61,10 +70,10 @@ def resolve(name: str, known: Mapping[str, KnownModel], *, data_dir: Path | None
     """
     if name in known:
         return _known(known[name], data_dir, revision, online, code)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = local_folder(name)
+    if folder is not None:
         return Place(folder=folder)
-    if folder.exists() or name.endswith((*PICKLES, ".safetensors", ".gguf")):
+    if os.path.lexists(name) or name.endswith((*PICKLES, ".safetensors", ".gguf")):
         kind = "a pickle, which can run code when loaded; " if name.endswith(PICKLES) else ""
         raise UsageError(f"model {name!r} is not a folder: {kind}give a folder with config.json and model.safetensors")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):

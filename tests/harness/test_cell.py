@@ -17,7 +17,7 @@ from harness.cell import run_cell
 from harness.errors import UsageError
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.progress import Progress
-from harness.record import Record, read_record
+from harness.record import Record, read_record, seal_of
 from harness.spec import Spec, resolve
 from harness.train_settings import TrainSettings
 from harness.workshop import Workshop
@@ -164,6 +164,7 @@ def test_a_record_of_another_spec_under_the_same_id_is_refused(model: str, works
     folder = tmp_path / "cells" / record.id
     raw = json.loads((folder / "record.json").read_text())
     raw["spec"]["seed"] = 99
+    raw["seal"] = seal_of(raw)
     (folder / "record.json").write_text(json.dumps(raw))
     with pytest.raises(UsageError, match="another spec with the same id"):
         run_cell(spec, out=tmp_path, workshop=workshop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,18 @@ def test_verify_rechecks_digests_and_bills_that_are_still_here(
     assert "cost (undo, search, attack)" in altered("cost", "attack", "seconds", value=0.5)
     target.write_text(honest)
     assert main(verify) == 0
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_run_again_from_nothing_gives_the_same_scores(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--defense", "none", "--attack", "full", *where(place), "-o", str(tmp_path), *SHORT]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path), "--quick", "--rerun", "1"]) == 0
+    said = capsys.readouterr().out
+    done = re.search(r"rerun [0-9a-f]{16}: ([0-9]+) of \1 item scores are equal, the largest difference is 0\n", said)
+    assert done, said
 
 
 def test_verify_rechecks_the_shipped_base(tmp_path: Path) -> None:

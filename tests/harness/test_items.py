@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +57,67 @@ def test_every_truncation_of_the_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(UsageError, match="not a whole file of items"):
             read_items(path)
+
+
+def columns_of(**changes: Any) -> dict[str, Any]:
+    """The columns of one good row, some of them changed."""
+    row = {"model": pa.array(["base"]), "metric": pa.array(["m"]), "seed": pa.array([None], pa.int64()),
+           "item": pa.array(["a"]), "score": pa.array([1.0]), "weight": pa.array([1.0])}  # fmt: skip
+    return {**row, **changes}
+
+
+@pytest.mark.parametrize(("columns", "words"), [
+    (columns_of(extra=pa.array([1])), "its columns are"),
+    (columns_of(score=pa.array(["1.0"])), "score of string"),
+    (columns_of(score=pa.array([1])), "score of int64"),
+    (columns_of(item=pa.array([[1]])), r"item\.list"),
+    (columns_of(item=pa.array([None], pa.string())), "not a whole file of items"),
+    (columns_of(score=pa.array([None], pa.float64())), "not a whole file of items"),
+    (columns_of(model=pa.array(["nobody"])), "unknown model"),
+    (columns_of(item=pa.array(["x" * 3000])), "more than 2000 characters"),
+    (columns_of(score=pa.array([1e300])), "score 1e"),
+    (columns_of(weight=pa.array([5e-324])), "weight 5e"),
+])  # fmt: skip
+def test_a_stranger_s_table_is_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    with pytest.raises(UsageError, match=words) as caught:
+        read_items(tmp_path / "items.parquet")
+    assert len(str(caught.value)) < 4000
+    assert "\n" not in str(caught.value)
+
+
+def test_small_files_that_expand_are_refused_before_they_do(tmp_path: Path) -> None:
+    """A column of one value is a few bytes a million rows; long texts that rows share are one text in memory."""
+    path = tmp_path / "items.parquet"
+
+    def write(rows: int, item: str = "a", **options: Any) -> None:
+        values = {"model": "base", "metric": "m", "item": item, "score": 1.0, "weight": 1.0}
+        first = pa.array(np.zeros(rows, np.int32))
+        made = {name: pa.DictionaryArray.from_arrays(first, pa.array([value])) if isinstance(value, str)
+                else pa.array(np.full(rows, value)) for name, value in values.items()}  # fmt: skip
+        table = columns_of(**made, seed=pa.nulls(rows, pa.int64()))
+        pq.write_table(pa.table(table), path, store_schema=False, **options)
+
+    write(2_000_001)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UsageError, match="2000001 rows"):
+        read_items(path)
+    write(10, compression="zstd")
+    with pytest.raises(UsageError, match="compressed by something else"):
+        read_items(path)
+    write(300_000, item="x" * 500_000)  # as plain rows 150 GB
+    with pytest.raises(UsageError, match="more than 2000 characters"):
+        read_items(path)
+    path.write_bytes(b"PAR1" + b"\0" * (65 << 20))
+    with pytest.raises(UsageError, match="larger than"):
+        read_items(path)
+
+
+def test_items_behind_a_link_are_refused(tmp_path: Path) -> None:
+    write_items(tmp_path / "elsewhere", [Item("base", "m", None, "a", 1.0)])
+    (tmp_path / "items.parquet").symlink_to("elsewhere")
+    with pytest.raises(UsageError, match="a link"):
+        read_items(tmp_path / "items.parquet")
 
 
 def test_scores_are_matrices_in_a_fixed_order() -> None:

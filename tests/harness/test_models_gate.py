@@ -277,6 +277,9 @@ def test_not_regular_files(folder: Path) -> None:
     (None, "does not exist"), ("{", "not JSON"), ("[]", "not a JSON object"), ("[" * 100_000, "not JSON"),
     ('{"vocab_size": 1e30}', "vocab_size"), ('{"hidden_size": -4}', "hidden_size"),
     ('{"text_config": {"num_hidden_layers": 99}}', "num_hidden_layers=99"),
+    ('{"num_labels": 100000000}', "not a number of labels"), ('{"a": 1, "a": 2}', "'a' is given twice"),
+    ('{"_attn_implementation": "stranger/kernel"}', "code from elsewhere"), ('{"use_kernels": true}', "code from"),
+    ('{"text_config": {"experts_implementation": {"": "stranger/kernel@main"}}}', "code from elsewhere"),
 ])  # fmt: skip
 def test_bad_configs(folder: Path, config: str | None, words: str) -> None:
     (folder / "config.json").unlink()
@@ -284,6 +287,30 @@ def test_bad_configs(folder: Path, config: str | None, words: str) -> None:
         (folder / "config.json").write_text(config)
     with pytest.raises(UsageError, match=words):
         check_folder(folder)
+
+
+def test_harmless_configs_pass(folder: Path) -> None:
+    for config in ({"attn_implementation": "eager", "num_labels": 2}, {"time_step_limit": [0, float("inf")]}):
+        (folder / "config.json").write_text(json.dumps({**config, "use_kernels": False, "model_max_length": 10**30}))
+        check_folder(folder)
+
+
+def test_an_adapter_leads_elsewhere(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
+    with pytest.raises(UsageError, match="holds an adapter"):
+        check_folder(folder)
+
+
+def test_a_padding_token_beyond_the_vocabulary_is_refused_by_one_line(tiny_llama: Released, tmp_path: Path) -> None:
+    from harness.models.save import save_released
+
+    save_released(tiny_llama.model, tiny_llama.tokenizer, tmp_path / "m", dtype="float32", lock=None, base_name="",
+                  base_digest="", defense=None)  # fmt: skip
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": 10**9}))
+    with pytest.raises(UsageError, match="Padding_idx") as caught:
+        load_model(str(tmp_path / "m"), known={})
+    refused(caught.value)
 
 
 def test_missing_folder_and_file(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_rewrite_that_dies_half_way_leaves_no_record(tmp_path: Path, monkeypat
     assert read_record(tmp_path) is None
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "2", None, True, 2.0])
 def test_another_version_is_refused_in_one_line(tmp_path: Path, record: Record, version: object) -> None:
     raw = {**record.model_dump(mode="json"), "schema_version": version}
     (tmp_path / RECORD).write_text(json.dumps(raw))

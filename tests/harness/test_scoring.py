@@ -85,6 +85,23 @@ def test_perplexity_is_exp_of_the_mean_loss_with_its_ends_in_order() -> None:
     assert perplexity.low < perplexity.value < perplexity.high
 
 
+def test_a_perplexity_beyond_any_float_is_null_with_a_reason() -> None:
+    """A ruined model's log-likelihoods may be thousands of nats; that must not cost the cell its record."""
+    models = (("base", None, -2.0), ("locked", None, -3.0), ("attacked", 1, -5000.0))
+    items = [Item(side, "utility/perplexity", seed, str(i), score - i, 10.0) for side, seed, score in models
+             for i in range(4)]  # fmt: skip
+    found = utilities(items, {}).attacked
+    assert found is not None
+    assert (found.perplexity.value, found.perplexity.high, found.perplexity.n_items) == (None, None, 4)
+    assert found.perplexity.reason == "a perplexity above 1e+100"
+
+
+def test_a_reference_that_spent_next_to_nothing_has_no_ratio() -> None:
+    path = [Point(step=n, tokens=n, flops=5e-324 * n, score=float(n)) for n in range(3)]
+    cost = cost_to_recover([Point(step=1, tokens=1, flops=1e9, score=5.0)], path, 0.5)
+    assert (cost.flops, cost.ratio) == (1e9, None)
+
+
 def test_cost_to_recover_is_that_of_the_first_point_that_gets_there() -> None:
     reference, attack = points(0, 5, 10), points(-2, 2, 6, 9, flops=100.0)
     half = cost_to_recover(attack, reference, 0.5)

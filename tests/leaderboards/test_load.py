@@ -38,8 +38,8 @@ def test_a_moved_cell_is_not_another_cell(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_version_only_is_refused(tmp_path: Path) -> None:
     record = write_cell(tmp_path, make_cell()) / RECORD
-    record.write_text(record.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(UsageError, match="schema version 2"):
+    record.write_text(record.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(UsageError, match="schema version 3"):
         load_results(tmp_path)
 
 

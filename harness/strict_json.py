@@ -1,0 +1,81 @@
+"""JSON from strangers: one reading or none. What Python's parser settles silently is refused here.
+
+Refused: a key given twice (Python keeps the last), NaN and Infinity, numbers that overflow, other encodings than UTF-8,
+and nesting that would exhaust the stack of whatever walks the value later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+DEPTH = 60
+"""Deepest nesting of lists and objects; a record needs eight."""
+LARGEST = 1e100
+"""Largest magnitude of a number: no cost or score comes near, and sums and products of such numbers stay finite."""
+
+
+def loads(data: bytes, *, constants: bool = False) -> Any:
+    """The value that `data` spells.
+
+    Args:
+        data: UTF-8, without a byte-order mark.
+        constants: allow NaN, Infinity and numbers of any size, as the configurations of some models have them.
+
+    Raises:
+        ValueError: not JSON, or JSON that is refused; says why.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=no_duplicates, parse_float=float if constants else _number,
+                           parse_int=int if constants else _integer,
+                           parse_constant=None if constants else _refuse)  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEPTH}") from None
+    if _deeper_than(value, DEPTH):
+        raise ValueError(f"nested deeper than {DEPTH}")
+    return value
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that refuses a key given twice.
+
+    Raises:
+        ValueError: names the key.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:80]!r} is given twice")
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or abs(value) > LARGEST:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return int(text)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not strict JSON")
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [part for outer in level if isinstance(outer, (dict, list))
+                 for part in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
+        if not level:
+            return False
+    return any(isinstance(part, (dict, list)) for part in level)

@@ -1,0 +1,162 @@
+"""JSON, YAML, text and files from strangers: one reading, or one line that says why not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hostile import JSON, STRINGS, YAML
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from harness.cli.main import main
+from harness.errors import UsageError
+from harness.files import read_regular
+from harness.models.resolve import local_folder, resolve
+from harness.spec import parse_value
+from harness.strict_json import loads
+from harness.strict_yaml import load_yaml, read_yaml
+from harness.text import visible
+
+leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100) | st.text()
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@given(values)
+def test_strict_json_reads_what_json_writes(value: Any) -> None:
+    assert loads(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_hostile_json_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        loads(JSON[name])
+    assert len(str(caught.value)) < 400
+
+
+def test_model_configurations_may_have_constants_and_large_numbers() -> None:
+    found = loads(b'{"a": Infinity, "b": 1000000000000000019884624838656, "c": 1e300}', constants=True)
+    assert found == {"a": float("inf"), "b": 1000000000000000019884624838656, "c": 1e300}
+    with pytest.raises(ValueError, match="twice"):
+        loads(JSON["key twice"], constants=True)
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_hostile_yaml_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_yaml(YAML[name])
+    assert "\n" not in str(caught.value)
+    (tmp_path / "a.yaml").write_text(YAML[name])
+    with pytest.raises(UsageError):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_plain_anchors_and_merge_keys_are_read() -> None:
+    text = "base: &base {steps: 3, optim: adamw}\nattack: {<<: *base, steps: 5}\nlist: &l [1, 2]\nagain: *l"
+    assert load_yaml(text) == {"base": {"steps": 3, "optim": "adamw"}, "attack": {"steps": 5, "optim": "adamw"},
+                               "list": [1, 2], "again": [1, 2]}  # fmt: skip
+
+
+@given(st.text(max_size=60))
+@example("&a [*a]")
+@example("? a\n: b")
+@example("{a: 1, a: 2}")
+def test_any_text_is_yaml_or_refused(text: str) -> None:
+    try:
+        found = load_yaml(text)
+    except ValueError:
+        return
+    plain = yaml.load(text, yaml.BaseLoader)  # every leaf a text
+    assert type(found) is type(plain) if isinstance(plain, (list, dict)) else not isinstance(found, (list, dict))
+
+
+@given(values)
+def test_what_yaml_writes_is_read(value: Any) -> None:
+    assert load_yaml(yaml.safe_dump(value)) == value
+
+
+def test_a_date_is_text() -> None:
+    assert load_yaml("a: 2001-06-31\nb: 2001-01-01") == {"a": "2001-06-31", "b": "2001-01-01"}
+    assert parse_value("2024-01-01") == "2024-01-01"
+
+
+def test_a_value_of_the_command_line_that_is_no_yaml_is_text() -> None:
+    assert parse_value("{a: 1, a: 2}") == "{a: 1, a: 2}"
+    assert parse_value("[" * 5000) == "[" * 5000
+    assert parse_value("9" * 5000) == "9" * 5000
+
+
+def test_a_yaml_file_that_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"a: 1\n" + b"#" * (1 << 20))
+    with pytest.raises(UsageError, match="larger than"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("name", STRINGS)
+def test_visible_text_has_no_controls_and_shows_look_alikes(name: str) -> None:
+    shown = visible(STRINGS[name])
+    assert shown.isprintable()
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]", shown)
+    if name in ("cyrillic a", "greek omicron", "fullwidth", "mathematical", "hangul filler", "tag characters"):
+        assert shown.isascii()
+
+
+def test_visible_leaves_honest_text_alone() -> None:
+    for text in ("dlr (depth=32)", "modèle naïve", "./模型", "модель", "Ångström 3 µs ± 0,5 – déjà vu…", "🔒", "Δ = 5"):  # noqa: RUF001
+        assert visible(text) == text
+
+
+def test_an_error_line_cannot_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--defense", STRINGS["ansi colour"]]) == 2
+    with pytest.raises(SystemExit):
+        main(["run", "--seed", STRINGS["ansi erase line"]])
+    folder = tmp_path / "cells" / "\x1b[31mred"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text('{"schema_version": "\x9b2J"}')
+    assert main(["verify", str(tmp_path)]) == 2
+    assert main(["leaderboard", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert not re.search(r"[\x1b\x9b]", said.out + said.err)
+
+
+@pytest.mark.parametrize("name", ["long", "null", "percent encoded", "option", "blanks", "hidden", "shell"])
+def test_a_model_that_no_path_can_have_is_refused_in_one_line(name: str) -> None:
+    for model in (STRINGS[name], f"~{STRINGS[name]}/model"):
+        assert local_folder(model) is None
+        with pytest.raises(UsageError) as caught:
+            resolve(model, {})
+        assert "\n" not in str(caught.value)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(ValueError, match="larger than 4 bytes"):
+        read_regular(tmp_path / "file", 4)
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in (("link", "a link"), ("endless", "a link"), ("folder", "not a reg"), ("pipe", "not a reg")):
+        with pytest.raises(ValueError, match=words):
+            read_regular(tmp_path / name, 5)
+    with pytest.raises(ValueError, match="not a regular"):
+        read_regular(Path("/dev/zero"), 5)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "absent", 5)
+
+
+def test_help_is_quiet_about_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "abcdefgh12345678")
+    with redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "abcdefgh" not in said.getvalue()
