@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from harness.composition import SIGN, compose
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> str:
         """`distribution version` that provides `name`, or `this process`."""
         point = self._points.get(name)
-        return f"{point.dist.name} {point.dist.version}" if point is not None and point.dist else "this process"
+        return _title(point.dist) if point is not None and point.dist else "this process"
 
     def add(self, name: str, plugin: T) -> None:
         """Register in this process only (notebooks, tests).
@@ -122,6 +122,12 @@ class Registry(Generic[T]):
                 raise UsageError(f"{self.kind} {point.name!r} is provided twice: {' and '.join(both)}; uninstall one")
             self._points[point.name] = point
         self._scanned = True
+
+
+@cache
+def _title(distribution: Distribution) -> str:
+    """`name version`; once for all its plug-ins, because each look parses the whole of its metadata."""
+    return f"{distribution.name} {distribution.version}"
 
 
 @cache

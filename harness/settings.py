@@ -14,7 +14,9 @@ from harness.errors import UsageError
 class Settings(BaseModel):
     """Frozen, refuses unknown keys; the string below a field documents it (and lands in the JSON Schema)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False,
+        defer_build=True)  # most settings are only listed: no validator is built before it is used  # fmt: skip
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> Self:
