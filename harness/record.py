@@ -7,14 +7,14 @@ record last, with their sha256 inside: a killed or damaged cell never reads as c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from harness.errors import UsageError
-from harness.files import atomic_write_text, sha256
+from harness.files import atomic_write_text, canonical_json, sha256
 from harness.items import Item, write_items
 from harness.provenance import Provenance
 from harness.search.curve import Searches
@@ -136,6 +136,20 @@ def read_record(folder: Path) -> Record | None:
     if set(files) != {ITEMS, LOG} or any(not (folder / name).is_file() for name in files):
         return None
     return record if all(sha256(folder / name) == digest for name, digest in files.items()) else None
+
+
+def finished(cell: str, spec: Mapping[str, Any], out: Path, *, complete: bool = True) -> Record | None:
+    """The record of a cell, if there is a complete one (or, unless `complete`, any).
+
+    Raises:
+        UsageError: it is of another spec.
+    """
+    record = read_record(out / "cells" / cell)
+    if record is None or (complete and record.status != "complete"):
+        return None
+    if canonical_json(record.spec) != canonical_json(spec):
+        raise UsageError(f"cell {cell} in {out} was made from another spec with the same id; use another folder")
+    return record
 
 
 def parse_record(raw: Any, where: str) -> Record:
