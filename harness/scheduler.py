@@ -7,6 +7,7 @@ pause that doubles. An error is not: it would only come again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class Scheduler:
         state = self._running.pop(event.job)
         job = state.job
         if event.how == "no_room":
-            raise OSError(int(event.detail), "no room for results")
+            raise OSError(int(event.detail), os.strerror(int(event.detail)))
         if event.how == "usage" and (job.kind in ("load", "cell")):
             raise UsageError(event.detail)
         if event.how == "busy":

@@ -13,7 +13,7 @@ from typing import NoReturn
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
 
-VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
+VERBS = ("run", "matrix", "merge", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
 
 DESCRIPTION = """\
 lockbench: how much a lock on an open-weight model stops, and what it costs.

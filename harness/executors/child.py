@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import NoReturn
 
 from harness.executors.base import Place, Said, Work
 from harness.plan import Job
@@ -40,8 +39,8 @@ class Telling(Progress):
         self._pipe.send(Said(job=self._job, text=text))
 
 
-def live(job: Job, place: Place, run: Work, pipe: Connection) -> NoReturn:
-    """Do one job and end."""
+def live(job: Job, place: Place, run: Work, pipe: Connection) -> None:
+    """Do one job."""
     os.setsid()  # one group with whatever the job starts, which is stopped with it; a terminal's ^C is the command's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupted)
@@ -49,11 +48,10 @@ def live(job: Job, place: Place, run: Work, pipe: Connection) -> NoReturn:
     from harness.quiet import quiet_libraries, stdout_kept
 
     quiet_libraries()
+    _bars_without_semaphores()
     with stdout_kept():
         pipe.send(run(job, place, Telling(job.id, pipe)))
     pipe.close()
-    sys.stderr.flush()
-    os._exit(0)  # everything is on the disk; torch's farewell takes longer than a small job
 
 
 def end_with_parent() -> None:
@@ -81,6 +79,15 @@ def kill_group(leader: int) -> None:
             kill(leader, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue
+
+
+def _bars_without_semaphores() -> None:
+    """Give tqdm a lock of this process: its own is a system-wide semaphore, which outlives a process that is killed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return
+    tqdm.set_lock(threading.RLock())
 
 
 def _interrupted(*_: object) -> None:
