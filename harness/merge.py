@@ -62,7 +62,7 @@ def _one(cell: str, places: Sequence[Path], target: Path) -> Merged:
     if len(specs) > 1 or len(items) > 1:
         return _clash(cell, found, target, "specs" if len(specs) > 1 else "scores")
     chosen = (complete or found)[0]
-    _copy(chosen.folder, confined(target, "cells", cell))
+    copy_cell(chosen.folder, confined(target, "cells", cell))
     what: What = "same" if len(complete) > 1 else "taken"
     return Merged(cell, what, f"{chosen.record.status}, from {chosen.folder.parents[1]}")
 
@@ -85,14 +85,14 @@ def _clash(cell: str, found: Sequence[_Found], target: Path, about: str) -> Merg
     sides = []
     for one in found:
         side = sha256(one.folder / RECORD)[:12]
-        _copy(one.folder, confined(target, "clashes", cell, side))
+        copy_cell(one.folder, confined(target, "clashes", cell, side))
         values = one.record.score.attacked.value, one.record.recovery.value
         sides.append(f"{one.folder} (attacked {values[0]}, recovery {values[1]}; kept as {side})")
     (confined(target, "cells", cell) / RECORD).unlink(missing_ok=True)
     return Merged(cell, "clash", f"different {about}: " + "; ".join(sides))
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_cell(source: Path, target: Path) -> None:
     """Copy a cell, the record last, so that a merge that is cut off leaves no cell that reads as complete."""
     if source.resolve() == target.resolve():
         return

@@ -143,12 +143,15 @@ def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
     from leaderboards.board import leaderboard
 
     if args.json:
-        import json
+        from harness.record import dumps, read_record
 
-        from harness.record import read_record
-
-        records = (read_record(args.out / "cells" / cell.id) for cell in cells)
-        print(json.dumps([record.model_dump(mode="json") for record in records if record is not None], indent=1))
+        separator = "["  # one at a time: there may be thousands
+        for cell in cells:
+            record = read_record(args.out / "cells" / cell.id)
+            if record is not None:
+                print(separator, dumps(record), sep="\n")
+                separator = ","
+        print("]" if separator == "," else "[]")
         return
     print(leaderboard(args.out, cells=True))
     print(leaderboard(args.out))
