@@ -54,6 +54,7 @@ class RayExecutor:
             fresh: a process a job, so that memory goes back with it; False keeps processes for further jobs.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing touches the network unless asked
+        os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here: jobs are what it is for
         import ray
 
         self._ray, self._place, self._resources = ray, place, resources
