@@ -85,7 +85,9 @@ def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     from harness.matrix import plan, split_file
     from harness.plan import jobs as jobs_of
 
-    cells = plan(*split_file(cheap_grid(cheap_model(place.out / "model"), [{"number": n, "sleep": 1.0} for n in range(count)])))
+    cells = plan(
+        *split_file(cheap_grid(cheap_model(place.out / "model"), [{"number": n, "sleep": 1.0} for n in range(count)]))
+    )
     inside: list[float] = []
 
     class Timed(LocalExecutor):

@@ -25,11 +25,12 @@ def _chaos(found: Any) -> str:
     kills = found["kills"]
     what = ", ".join(f"{count} x {names}" for names, count in (
         ("a job", kills.get("job", 0)), ("a whole command", kills.get("command", 0)),
-        ("the fork server", kills.get("server", 0)), ("everything, with files cut short", kills.get("power", 0))))  # fmt: skip
+        ("the fork server", kills.get("server", 0)),
+        ("everything, with files cut short", kills.get("power", 0))))  # fmt: skip
     return (f"{command}: {sum(kills.values())} kills ({what}; {sum(found['cuts'].values())} files cut) over "
             f"{found['rounds']} matrices of {found['cells_a_round']} cells, two commands on one folder: "
-            f"{len(found['broken'])} promises broken. Every cell ended complete, with the items of an undisturbed run byte for "
-            "byte, and no complete record was made again."
+            f"{len(found['broken'])} promises broken. Every cell ended complete, with the items of an undisturbed run byte "
+            "for byte, and no complete record was made again."
             if not found["broken"] else f"{command}: broken: {found['broken'][0]}")  # fmt: skip
 
 
@@ -41,19 +42,19 @@ def _soak(found: Any) -> str:
              f"{found[who]['resident_mib']['last']:.0f} MiB and from {found[who]['open_files']['first']:.0f} to "
              f"{found[who]['open_files']['last']:.0f} open files" for who in ("command", "server")]  # fmt: skip
     return (f"{command}: {found['complete']} of {found['cells']} cells complete with {found['workers']} jobs at once, "
-            f"{found['seconds_a_cell']} s a cell; {'; '.join(parts)} (from a tenth of the cells to the last).")  # fmt: skip
+            f"{found['seconds_a_cell']} s a cell; {'; '.join(parts)} (a tenth of the cells to the last).")  # fmt: skip
 
 
 def _executors(found: dict[str, Any]) -> list[str]:
     lines = []
     if "local" in found:
         one = found["local"]
-        lines.append(f"`python benchmarks/executors.py local`: {one['seconds_a_job']} s a job that does nothing; a bare "
-                     f"process of the same server takes {one['seconds_a_bare_process']} s.")  # fmt: skip
+        lines.append(f"`python benchmarks/executors.py local`: {one['seconds_a_job']} s a job that does nothing; a "
+                     f"bare process of the same server takes {one['seconds_a_bare_process']} s.")  # fmt: skip
     if "matrix" in found:
         one = found["matrix"]
-        lines.append(f"`python benchmarks/executors.py matrix`: {one['cells']} cells of about two seconds, one at a time: "
-                     f"{one['ratio']} x the time inside their jobs.")  # fmt: skip
+        lines.append(f"`python benchmarks/executors.py matrix`: {one['cells']} cells of about two seconds, one at a "
+                     f"time: {one['ratio']} x the time inside their jobs.")  # fmt: skip
     if "ray" in found:
         each = ", ".join(f"{count}: {one['speedup']:.1f}" for count, one in found["ray"].items())
         lines.append(f"`python benchmarks/executors.py ray`: speed-up of sleeping jobs by Ray workers: {each}.")

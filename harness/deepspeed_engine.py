@@ -1,4 +1,4 @@
-"""Training under DeepSpeed ZeRO with CPU offload, through accelerate's plug-in, in this process or on all ranks of a launcher.
+"""Training under DeepSpeed ZeRO with CPU offload, through accelerate's plug-in, here or on a launcher's ranks.
 
 DeepSpeed patches the modules and parameters it is given, and leaves a process group, environment variables and caches
 behind. So it trains a copy of the model; the trained weights are copied back, and the globals are put back, which
@@ -107,8 +107,8 @@ class DeepSpeedEngine:
 
         settings, clip = self._settings, self._settings.max_grad_norm
         if settings.per_device_train_batch_size % self.ranks:
-            raise UsageError(f"per_device_train_batch_size={settings.per_device_train_batch_size}: the {self.ranks} ranks "
-                             "that a micro-batch is shared out to do not divide it")  # fmt: skip
+            raise UsageError(f"per_device_train_batch_size={settings.per_device_train_batch_size} cannot be shared out to "
+                             f"{self.ranks} ranks alike")  # fmt: skip
         config = {
             "train_micro_batch_size_per_gpu": settings.per_device_train_batch_size // self.ranks,
             "gradient_accumulation_steps": settings.gradient_accumulation_steps,

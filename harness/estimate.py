@@ -1,4 +1,4 @@
-"""What a plan will cost, from the bills of earlier records. An estimate: scoring and the start of processes come on top.
+"""What a plan will cost, from the bills of earlier records. Scoring and the start of processes come on top.
 
 A job's precedent is a record of the same settings; else one of the same model and plug-in names (and is then marked as
 such); else there is none, and the plan says so instead of guessing.

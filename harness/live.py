@@ -48,7 +48,9 @@ class Board:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(get_renderable=self.table, console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        with Live(
+            get_renderable=self.table, console=Console(stderr=True), refresh_per_second=4, transient=True
+        ) as live:
             self._live = live
             try:
                 yield self

@@ -4,8 +4,8 @@
 
 (`accelerate launch --num_processes 2 -m harness.cli.main run ...` is the same.) The process of rank 0 runs the command
 as ever: it alone loads data, scores, keeps the cache and writes. The others follow: they wait until the leader trains
-by an attack that can be shared out (`Attack.distributed`), load the same released model, go through the same attack with
-their share of every micro-batch, and wait again. They score nothing and write nothing.
+by an attack that can be shared out (`Attack.distributed`), load the same released model, go through the same attack
+with their share of every micro-batch, and wait again. They score nothing and write nothing.
 
 A rank that dies takes the others along, which is the launcher's work; the same command then goes on.
 """
@@ -119,7 +119,8 @@ def _take_part(request: Request) -> None:
                           trust_remote_code=spec.model.trust_remote_code)  # fmt: skip
     spent = {stage: Bill(**bill) for stage, bill in request.spent.items()}
     context = AttackContext(seed=request.seed, device=device, folder=Path(request.work), data_dir=data_dir,
-                            meter=Meter(Budget(**request.budget), spent=spent), bf16=workshop.bf16(spec, released.model),
+                            meter=Meter(Budget(**request.budget), spent=spent),
+                            bf16=workshop.bf16(spec, released.model),
                             task=spec.build_task(data_dir), secret=Path(request.secret) if request.secret else None,
                             probe=lambda model: 0.0)  # fmt: skip
     spec.build_attack().attack(released, context)

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from harness.cell import give_up
@@ -198,7 +197,9 @@ class Scheduler:
         if job.kind != "cell":
             self.watcher.ended(job, "failed", reason)
             for other in self._waiting.values():
-                lost = job.id in other.job.needs or (job.kind == "load" and other.job.spec["model"] == job.spec["model"])
+                lost = job.id in other.job.needs or (
+                    job.kind == "load" and other.job.spec["model"] == job.spec["model"]
+                )
                 if lost and other.failed is None:
                     other.failed = f"{job.title}: {reason}"
             return

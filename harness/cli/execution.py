@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--executor", metavar="NAME", default="local", help="local: a process a cell (default); ray: a "
                        "Ray cluster; inline: in this process")  # fmt: skip
     group.add_argument("--workers", type=int, metavar="N", help="jobs at once; default HARNESS_WORKERS, else one a "
-                       "core where every model is small and on the CPU, else 1; on ray, what fits its resources")  # fmt: skip
+                       "core where every model is small and on the CPU, else 1; on ray, what fits")  # fmt: skip
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="a cell, or a piece that cells share, that "
                        "takes longer is stopped and recorded as failed; default: none")  # fmt: skip
     group.add_argument("--retries", type=int, metavar="N", default=3, help="times a job is tried again whose process "
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ray-address", metavar="ADDRESS", help="cluster to use; default RAY_ADDRESS, else one that "
                        "is started here and ends with the command")  # fmt: skip
     group.add_argument("--storage", metavar="KIND", default="shared", help="how ray's machines exchange files: shared "
-                       "(cache and --out are at the same path everywhere) or objects (through Ray's object store)")  # fmt: skip
+                       "(cache and --out are at the same path everywhere) or objects (Ray's object store)")  # fmt: skip
 
 
 def check(args: argparse.Namespace) -> None:
@@ -89,4 +89,6 @@ def _executor(args: argparse.Namespace, cells: Sequence[Spec], place: Place) -> 
     from harness.executors.local import PRELOAD, LocalExecutor
     from harness.executors.slots import modules, slots
 
-    return LocalExecutor(place, slots(cells, place.data_dir, workers), preload=[*PRELOAD, *modules(cells, place.data_dir)])
+    return LocalExecutor(
+        place, slots(cells, place.data_dir, workers), preload=[*PRELOAD, *modules(cells, place.data_dir)]
+    )

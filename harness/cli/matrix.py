@@ -130,7 +130,9 @@ def _summary(cells: list[Any], out: Path) -> str:
     done = {cell.id for cell in cells if finished(cell.id, cell.model_dump(mode="json"), out) is not None}
     found, bill, unknown = estimated(jobs([cell for cell in cells if cell.id not in done]), out)
     seeds = f" of {replicates} seeds" if replicates > 1 else ""
-    lines = [f"{len(cells)} cells; shared work: {locks} locks, {references // replicates} references{seeds} (each once)"]
+    lines = [
+        f"{len(cells)} cells; shared work: {locks} locks, {references // replicates} references{seeds} (each once)"
+    ]
     if done:
         lines[0] += f"; {len(done)} cells are complete"
     if len(found) > unknown and bill.seconds:

@@ -22,10 +22,12 @@ from harness.plan import Job
 
 PATIENCE = 5.0
 """Seconds that a job has to leave in good order when all is stopped."""
-PRELOAD = ("harness.executors.server", "torch", "numpy", "scipy.stats", "pyarrow.parquet", "transformers", "transformers.modeling_utils",
+PRELOAD = ("harness.executors.server", "torch", "numpy", "scipy.stats", "pyarrow.parquet", "transformers",
+           "transformers.modeling_utils",
            "transformers.generation.utils", "tokenizers", "accelerate", "peft", "lm_eval.evaluator",
            "harness.executors.child", "harness.cell", "harness.workshop", "harness.pieces", "harness.loop",
-           "harness.engine", "harness.finetune", "harness.models.load", "harness.models.save", "harness.utility.fidelity",
+           "harness.engine", "harness.finetune", "harness.models.load", "harness.models.save",
+           "harness.utility.fidelity",
            "harness.utility.lm_eval_bridge", "harness.meters.energy", "torch._inductor.config")  # fmt: skip
 """Modules that nearly every cell imports; none touches a device, or starts a thread that a fork would miss (Arrow's
 pools start anew in a child)."""
@@ -127,7 +129,9 @@ class LocalExecutor:
         except (EOFError, OSError):  # it closed its end, or died in the middle of a word
             pass
         except Exception as error:  # what a killed process had sent half of does not unpickle
-            events.append(Ended(job=running.process.name, how="crashed", detail=f"its last words are garbled: {error!r}"))
+            events.append(
+                Ended(job=running.process.name, how="crashed", detail=f"its last words are garbled: {error!r}")
+            )
         return events
 
 

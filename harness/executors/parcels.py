@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tarfile
 import tempfile
@@ -42,4 +41,4 @@ def add_entries(parcel: bytes, cache: Path) -> None:
             with FileLock(f"{final}.lock"):
                 if is_whole(entry) and not is_whole(final):
                     shutil.rmtree(final, ignore_errors=True)
-                    os.rename(entry, final)
+                    entry.rename(final)

@@ -62,7 +62,9 @@ class RayExecutor:
         self._ours = not ray.is_initialized()
         if self._ours:
             where = address or os.environ.get("RAY_ADDRESS") or "local"
-            here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if where == "local" else {}
+            here: dict[str, Any] = (
+                {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if where == "local" else {}
+            )
             ray.init(address=where, log_to_driver=False, logging_level="ERROR", **here)
         self._remote = ray.remote(max_calls=1 if fresh else 0)(_on_machine)
         self._running: dict[str, _Running] = {}
@@ -89,7 +91,8 @@ class RayExecutor:
         if self._resources.memory:
             options["memory"] = self._resources.memory
         result, parcel = self._remote.options(**options).remote(
-            job, self._place, self._run, self._storage, _environment(), *needs)
+            job, self._place, self._run, self._storage, _environment(), *needs
+        )
         self._running[job.id] = _Running(job, result, parcel, claim)
 
     def poll(self, seconds: float) -> list[Event]:
@@ -131,7 +134,9 @@ class RayExecutor:
             except RayError as error:  # a worker, a machine or an object is gone: Ray's matter, not the job's
                 for name in job.needs:  # what cannot be had any more the job makes itself
                     self._parcels.pop(name, None)
-                return Ended(job=job.id, how="crashed", detail=f"{type(error).__name__}: its process or machine is gone")
+                return Ended(
+                    job=job.id, how="crashed", detail=f"{type(error).__name__}: its process or machine is gone"
+                )
         return ended
 
     def _receive(self, running: _Running, ended: Ended) -> None:

@@ -1,4 +1,4 @@
-"""Cells in processes of their own: what dies, hangs or lies there costs its cell and nothing else; two commands share."""
+"""Cells in processes of their own: what dies or hangs there costs its cell and nothing else; two commands share."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def test_a_killed_command_leaves_nobody_behind_and_two_share_what_is_left(model:
     while any(alive(pid) for pid in family):
         assert time.monotonic() < deadline, f"left behind: {family}"
         time.sleep(0.05)
-    kept = {record.id: (tmp_path / "out/cells" / record.id / "record.json").read_bytes() for record in records(tmp_path)}
+    kept = {
+        record.id: (tmp_path / "out/cells" / record.id / "record.json").read_bytes() for record in records(tmp_path)
+    }
     pair = [start(command), start(command)]
     assert [one.wait() for one in pair] == [0, 0]
     assert [record.status for record in records(tmp_path)] == ["complete"] * 8

@@ -1,4 +1,4 @@
-"""From cells to jobs: what is shared comes once and before, what is not is no job; estimates come from earlier bills."""
+"""From cells to jobs: what is shared comes once and first, what is not is no job; estimates come from earlier bills."""
 
 from __future__ import annotations
 

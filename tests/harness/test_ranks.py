@@ -50,7 +50,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
 
 
 def test_a_launcher_is_refused_where_ranks_make_no_sense() -> None:
-    done = subprocess.run([sys.executable, "-m", "harness.cli.main", "list"], check=False, capture_output=True, text=True,
-                          env={**os.environ, "RANK": "0", "WORLD_SIZE": "2"})  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "harness.cli.main", "list"], check=False, capture_output=True,
+                          text=True, env={**os.environ, "RANK": "0", "WORLD_SIZE": "2"})  # fmt: skip
     assert done.returncode == 2
     assert "a launcher with several ranks is for `harness run`" in done.stderr
