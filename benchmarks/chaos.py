@@ -3,8 +3,8 @@
     python benchmarks/chaos.py [--kills 100] [--cells 24] [--seed 0] [-o docs/data/chaos.json]
 
 Two commands share one folder, and are given again when they are killed. A power cut kills both, with all they started,
-and cuts files of the folder and of the cache at a random byte, the half-written ones too. A
-round ends when every cell is complete; rounds go on until there were enough kills. Broken promises end the script with status 1:
+and cuts files of the folder and of the cache at a random byte, the half-written ones too. A round ends when every cell
+is complete; rounds go on until there were enough kills. Broken promises end the script with status 1:
 a complete record whose scores are not those of a run that nobody disturbed; a complete record that changes although its
 files were not cut; a round that does not come to an end; a process that outlives its command.
 """

@@ -107,8 +107,8 @@ class DeepSpeedEngine:
 
         settings, clip = self._settings, self._settings.max_grad_norm
         if settings.per_device_train_batch_size % self.ranks:
-            raise UsageError(f"per_device_train_batch_size={settings.per_device_train_batch_size} cannot be shared out to "
-                             f"{self.ranks} ranks alike")  # fmt: skip
+            given = f"per_device_train_batch_size={settings.per_device_train_batch_size}"
+            raise UsageError(f"{given} cannot be shared out to {self.ranks} ranks alike")
         config = {
             "train_micro_batch_size_per_gpu": settings.per_device_train_batch_size // self.ranks,
             "gradient_accumulation_steps": settings.gradient_accumulation_steps,

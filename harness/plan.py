@@ -92,5 +92,5 @@ def _job(name: str, piece: Piece, spec: Spec, cells: int, needs: tuple[str, ...]
               "locked": f"scores of {model} locked by {defense} on {spec.task['name']}",
               "reference": f"reference {spec.attack['name']} on {base}, {spec.task['name']}, seed {spec.seed} "
                            f"({piece.replicate + 1} of {spec.replicates})"}  # fmt: skip
-    return Job(id=name, kind=piece.kind, spec=piece.spec, replicate=piece.replicate, needs=needs,  # type: ignore[arg-type]
+    return Job(id=name, kind=piece.kind, spec=piece.spec, replicate=piece.replicate, needs=needs,
                title=titles[piece.kind], cells=cells)  # fmt: skip
