@@ -29,8 +29,8 @@ def _chaos(found: Any) -> str:
         ("everything, with files cut short", kills.get("power", 0))))  # fmt: skip
     return (f"{command}: {sum(kills.values())} kills ({what}; {sum(found['cuts'].values())} files cut) over "
             f"{found['rounds']} matrices of {found['cells_a_round']} cells, two commands on one folder: "
-            f"{len(found['broken'])} promises broken. Every cell ended complete, with the items of an undisturbed run byte "
-            "for byte, and no complete record was made again."
+            f"{len(found['broken'])} promises broken. Every cell ended complete, with the items of an undisturbed run "
+            "byte for byte, and no complete record was made again."
             if not found["broken"] else f"{command}: broken: {found['broken'][0]}")  # fmt: skip
 
 
