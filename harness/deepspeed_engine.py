@@ -126,11 +126,13 @@ class DeepSpeedEngine:
         widest = max(p.numel() for p in params)  # the default of 5e8 elements would be billed as 2 GB on the device
         for bucket in ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size"):
             self._zero.setdefault(bucket, widest)
-        accelerator = make_accelerator(
-            "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
-        self.watch = _HookWatch(self._twin)
-        with _sole_builder() if self.ranks == 1 else nullcontext():  # all ranks prepare together
+        if self.ranks > 1:
+            _build(self._zero)  # what follows is done together, and a lock around it would never open
+        with _sole_builder() if self.ranks == 1 else nullcontext():
+            accelerator = make_accelerator(
+                "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
+            self.watch = _HookWatch(self._twin)
             self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
         self.device: torch.device = accelerator.device
         self._micro, self._stepped = 0, False
@@ -203,7 +205,7 @@ class DeepSpeedEngine:
 
 @contextmanager
 def _sole_builder() -> Iterator[None]:
-    """One process at a time compiles DeepSpeed's CPU optimizer, which its first use does.
+    """One process at a time compiles DeepSpeed's CPU optimizer and communication, which their first use does.
 
     torch marks a build by a file `lock`, which a killed build leaves behind, and every later process would wait for it
     for ever. Under a lock of the operating system, which ends with its process, such a file is nobody's.
@@ -214,6 +216,18 @@ def _sole_builder() -> Iterator[None]:
         for abandoned in folder.rglob("lock"):
             abandoned.unlink()
         yield
+
+
+def _build(zero: dict[str, Any]) -> None:
+    """Compile now what DeepSpeed would compile while the ranks wait for each other."""
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.comm.torch import build_shm_op
+
+    with _sole_builder():
+        if get_accelerator().device_name() == "cpu":
+            build_shm_op()
+        if _offloaded(zero, "offload_optimizer"):
+            get_accelerator().create_op_builder("CPUAdamBuilder").load()
 
 
 def _of_all(loss: torch.Tensor, count: int) -> torch.Tensor:
