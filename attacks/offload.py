@@ -28,6 +28,7 @@ class Offload(Attack):
     Settings = OffloadSettings
     settings: OffloadSettings
     requires = ("deepspeed",)
+    distributed = True
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""

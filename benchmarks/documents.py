@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import scale_tables
 import theory_tables
 
 import reproductions
@@ -137,6 +138,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
     "docs/reproductions.md:specdef_vision": ("docs/reproductions.md", reproductions.specdef_vision),
     "SECURITY.md:fuzz": ("SECURITY.md", fuzzing),
+    "docs/scale.md:scale": ("docs/scale.md", lambda: scale_tables.scale(ROOT / "docs" / "data")),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""

@@ -1,8 +1,8 @@
 """Work ahead: independent pieces of a cell in processes of their own, beside the one that writes the record.
 
-A piece is something that the cache keeps (untouched scores, one attack run), so nothing is handed back: the process
-that writes the record asks the workshop for everything in order, as it would alone, and finds in the cache, or waits
-for, what another process has taken on. A piece that fails here is tried again there, which records the failure.
+The pieces are those of `harness.pieces`: something that the cache keeps, so nothing is handed back. A piece that fails
+here is tried again by the process that writes the record, which records the failure. This is for one cell after the
+other in one process (`harness run`); a matrix gives whole cells, and what they share, to an executor instead.
 
 A worker ends with its parent, however that one ends.
 """
@@ -16,10 +16,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from harness.pieces import Piece, make
 from harness.progress import Progress
 from harness.threads import usable_cores
 
@@ -33,15 +33,6 @@ PATIENCE = 3.0
 """Seconds that a worker has to leave in good order."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Something of a cell that can be made on its own."""
-
-    spec: dict[str, Any]
-    kind: Literal["base", "reference", "attacked"]
-    replicate: int = 0
-
-
 def pieces(spec: Spec) -> list[Piece]:
     """What a worker can do while the lock is being made, then the attacks on it, the last first.
 
@@ -51,29 +42,6 @@ def pieces(spec: Spec) -> list[Piece]:
     runs = range(spec.replicates)
     return [Piece(raw, "base"), *(Piece(raw, "reference", index) for index in runs),
             *(Piece(raw, "attacked", index) for index in reversed(runs))]  # fmt: skip
-
-
-def make(piece: Piece, workshop: Workshop) -> None:
-    """Make one piece, into the cache."""
-    from harness.search.attacker import search
-    from harness.spec import Spec
-
-    spec = Spec.parse(piece.spec, "spec")
-    task = spec.build_task(workshop.data_dir)
-    model, pretrains = workshop.base(spec), spec.build_defense().pretrains
-    control = workshop.lock(spec, model, control=True) if pretrains else None
-    base = workshop.unlocked(spec, control)
-    if piece.kind == "base":
-        workshop.scores(spec, task, base, "base")
-        workshop.utility(spec, base)
-    elif piece.kind == "reference":
-        found = search(workshop, spec, task, lambda: workshop.unlocked(spec, control), "reference")
-        workshop.run(spec, task, base, "reference", piece.replicate, None, found)
-    else:
-        lock = workshop.lock(spec, model)
-        secret = workshop.secret(lock)
-        found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), "attacked", secret)
-        workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, secret, found)
 
 
 class _Messages(Progress):

@@ -10,7 +10,7 @@ from pydantic import Field
 from harness.errors import UsageError
 from harness.settings import Settings, unknown
 
-_MEMORY = {"": 1, "b": 1, "k": 1e3, "kb": 1e3, "kib": 2**10, "m": 1e6, "mb": 1e6, "mib": 2**20,
+MEMORY_UNITS = {"": 1, "b": 1, "k": 1e3, "kb": 1e3, "kib": 2**10, "m": 1e6, "mb": 1e6, "mib": 2**20,
            "g": 1e9, "gb": 1e9, "gib": 2**30, "t": 1e12, "tb": 1e12, "tib": 2**40}  # fmt: skip
 _TIME = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
@@ -69,7 +69,7 @@ class Budget(Settings):
 
 
 def _number(key: str, text: str) -> float:
-    units = _MEMORY if key == "memory" else _TIME if key == "seconds" else _COUNT
+    units = MEMORY_UNITS if key == "memory" else _TIME if key == "seconds" else _COUNT
     match = re.fullmatch(r"([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not match or match[2].lower() not in units:
         allowed = ", ".join(unit for unit in units if unit)

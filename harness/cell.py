@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness import provenance, scoring, validity
 from harness.bill import total
-from harness.cache import digest_of
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write, confined
 from harness.items import Item, Side
 from harness.plugins import Released, Task
-from harness.record import Record, read_record, write_record
+from harness.record import Record, finished, write_record
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve, Searches
 from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
@@ -50,20 +49,24 @@ class Draft:
     log: list[str] = field(default_factory=list)
 
 
-def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
+def run_cell(spec: Spec, *, out: Path, workshop: Workshop, contained: bool = False) -> Record:
     """Run the cell, or find it finished; write its record under `out/cells/<id>/`.
 
     Everything that can go wrong after the spec is resolved ends in a record with a status of its own; a user's mistake
     that only shows now (a broken checkpoint) is still raised, and so is a full disk, which says nothing of the cell.
+
+    Args:
+        spec: the cell.
+        out: the output folder.
+        workshop: does the work.
+        contained: a user's mistake that only shows now fails this cell, as one of many, and is not raised.
 
     Raises:
         UsageError: bad input, or a finished record of this id with another spec.
         OSError: the disk is full; what was finished before is in the cache.
     """
     folder = confined(out, "cells", spec.id)
-    done = read_record(folder)
-    if done is not None and digest_of(done.spec) != digest_of(spec):
-        raise UsageError(f"cell {spec.id} in {out} was made from another spec with the same id; use another folder")
+    done = finished(spec.id, spec.model_dump(mode="json"), out, complete=False)
     if done is not None and done.status == "complete":
         workshop.progress.note(f"{spec.title()}: found complete ({spec.id})")
         return done
@@ -76,16 +79,31 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
         status, reason = outcome.status, str(outcome)  # type: ignore[assignment]
         draft.ended = outcome
     except KeyboardInterrupt:
-        _write(draft, workshop, folder, "interrupted", "interrupted from outside")
+        _write(draft, folder, "interrupted", "interrupted from outside")
         raise
-    except UsageError:
-        raise
+    except UsageError as error:
+        if not contained:
+            raise
+        status, reason = "failed", " ".join(str(error).split())
     except Exception as error:  # a plug-in may fail in any way; the cell says so and the matrix goes on
         if isinstance(error, OSError) and cannot_write(error):
             raise
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         draft.log.append(traceback.format_exc())
-    return _write(draft, workshop, folder, status, reason)
+    return _write(draft, folder, status, reason)
+
+
+def give_up(spec: Spec, reason: str, *, out: Path, data_dir: Path | None, log: str = "") -> Record:
+    """Record a cell as failed, for a reason from outside it: its process died or hung, or what it needs failed.
+
+    The caller holds the cell's claim. A complete record stays as it is.
+    """
+    folder = confined(out, "cells", spec.id)
+    done = finished(spec.id, spec.model_dump(mode="json"), out)
+    if done is not None:
+        return done
+    draft = Draft(spec=spec, task=spec.build_task(data_dir), started=provenance.utc_now(), log=[log] if log else [])
+    return _write(draft, folder, "failed", reason)
 
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
@@ -151,7 +169,7 @@ def _fidelity(workshop: Workshop, spec: Spec, base: Released, locked: Released) 
                     tokens=found["n_tokens"])  # fmt: skip
 
 
-def _write(draft: Draft, workshop: Workshop, folder: Path, status: Status, reason: str | None) -> Record:
+def _write(draft: Draft, folder: Path, status: Status, reason: str | None) -> Record:
     spec, task = draft.spec, draft.task
     numbers = scoring.task_numbers(draft.items, task.metric, task.unit)
     utility = scoring.utilities(draft.items, draft.chances)

@@ -1,4 +1,4 @@
-"""Training under DeepSpeed ZeRO with CPU offload, through accelerate's plug-in, in this one process.
+"""Training under DeepSpeed ZeRO with CPU offload, through accelerate's plug-in, here or on a launcher's ranks.
 
 DeepSpeed patches the modules and parameters it is given, and leaves a process group, environment variables and caches
 behind. So it trains a copy of the model; the trained weights are copied back, and the globals are put back, which
@@ -11,7 +11,7 @@ import copy
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from torch._C._distributed_c10d import HashStore
 
+from harness import ranks
 from harness.cache import default_root
 from harness.engine import Batch, LossFn, make_accelerator
 from harness.errors import Unavailable, UsageError
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 _ENVIRONMENT = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "LOCAL_SIZE": "1",
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "lo",
                 "ACCELERATE_USE_DEEPSPEED": "true", "DEEPSPEED_LOG_LEVEL": "error"}  # fmt: skip
+
+_LAUNCHERS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT",
+              "GLOO_SOCKET_IFNAME"}  # fmt: skip
+"""Set by the launcher where there is one."""
 
 
 def zero_config(stage: int, *, offload_optimizer: bool = True, offload_param: bool = False) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class DeepSpeedEngine:
         config: dict[str, Any],
     ) -> None:
         _check(settings, context)
+        self.ranks, self._rank = ranks.size(), ranks.rank()
         self._plain, self._loss_fn, self._settings = dict(named), loss_fn, settings
         self._globals = _globals_kept(context.device)
         self._globals.__enter__()
@@ -100,8 +106,11 @@ class DeepSpeedEngine:
         from accelerate import DeepSpeedPlugin
 
         settings, clip = self._settings, self._settings.max_grad_norm
+        if settings.per_device_train_batch_size % self.ranks:
+            given = f"per_device_train_batch_size={settings.per_device_train_batch_size}"
+            raise UsageError(f"{given} cannot be shared out to {self.ranks} ranks alike")
         config = {
-            "train_micro_batch_size_per_gpu": settings.per_device_train_batch_size,
+            "train_micro_batch_size_per_gpu": settings.per_device_train_batch_size // self.ranks,
             "gradient_accumulation_steps": settings.gradient_accumulation_steps,
             "gradient_clipping": clip,
             "zero_allow_untested_optimizer": True,
@@ -117,11 +126,13 @@ class DeepSpeedEngine:
         widest = max(p.numel() for p in params)  # the default of 5e8 elements would be billed as 2 GB on the device
         for bucket in ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size"):
             self._zero.setdefault(bucket, widest)
-        accelerator = make_accelerator(
-            "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
-        self.watch = _HookWatch(self._twin)
-        with _sole_builder():
+        if self.ranks > 1:
+            _build(self._zero)  # what follows is done together, and a lock around it would never open
+        with _sole_builder() if self.ranks == 1 else nullcontext():
+            accelerator = make_accelerator(
+                "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
+            self.watch = _HookWatch(self._twin)
             self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
         self.device: torch.device = accelerator.device
         self._micro, self._stepped = 0, False
@@ -131,7 +142,8 @@ class DeepSpeedEngine:
         if self._micro:
             self._engine.step()  # ends the micro-batch before this one; updates nothing yet
         self._micro += 1
-        return self._loss_fn(self._engine, batch)
+        loss = self._loss_fn(self._engine, {key: value[self._rank :: self.ranks] for key, value in batch.items()})
+        return loss if self.ranks == 1 else _of_all(loss, self.ranks)
 
     def backward(self, loss: torch.Tensor) -> None:
         """See `Engine`; DeepSpeed divides by the accumulation steps."""
@@ -152,6 +164,8 @@ class DeepSpeedEngine:
         module. With optimizer offload gradients leave the device bucket by bucket (buckets are seen as activations).
         """
         weights, gradients = self._weights, self.gradient_bytes()
+        stage = int(self._zero.get("stage", 0))  # 2 and 3 split gradients between the ranks, 3 also the weights
+        weights, gradients = (n // self.ranks if stage >= least else n for n, least in ((weights, 3), (gradients, 2)))
         if _offloaded(self._zero, "offload_param"):
             live = 4 * int(self._zero.get("stage3_max_live_parameters", 1e9))
             weights = min(weights, max(self._largest, live))
@@ -191,7 +205,7 @@ class DeepSpeedEngine:
 
 @contextmanager
 def _sole_builder() -> Iterator[None]:
-    """One process at a time compiles DeepSpeed's CPU optimizer, which its first use does.
+    """One process at a time compiles DeepSpeed's CPU optimizer and communication, which their first use does.
 
     torch marks a build by a file `lock`, which a killed build leaves behind, and every later process would wait for it
     for ever. Under a lock of the operating system, which ends with its process, such a file is nobody's.
@@ -202,6 +216,25 @@ def _sole_builder() -> Iterator[None]:
         for abandoned in folder.rglob("lock"):
             abandoned.unlink()
         yield
+
+
+def _build(zero: dict[str, Any]) -> None:
+    """Compile now what DeepSpeed would compile while the ranks wait for each other."""
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.comm.torch import build_shm_op
+
+    with _sole_builder():
+        if get_accelerator().device_name() == "cpu":
+            build_shm_op()
+        if _offloaded(zero, "offload_optimizer"):
+            get_accelerator().create_op_builder("CPUAdamBuilder").load()
+
+
+def _of_all(loss: torch.Tensor, count: int) -> torch.Tensor:
+    """The mean loss of all ranks' shares, with the gradient of this one's; DeepSpeed averages the gradients."""
+    mean = loss.detach().clone()
+    torch.distributed.all_reduce(mean)
+    return loss + (mean / count - loss.detach())
 
 
 def _offloaded(zero: dict[str, Any], part: str) -> bool:
@@ -228,11 +261,14 @@ def _globals_kept(device: str) -> Iterator[None]:
     """
     environment, threads = dict(os.environ), torch.get_num_threads()
     linear = torch.nn.functional.linear
-    os.environ.update(_ENVIRONMENT)
+    alone = ranks.size() == 1
+    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if alone or key not in _LAUNCHERS})
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(default_root() / "torch_extensions"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+    if not alone:
+        ranks.join()
     own = not torch.distributed.is_initialized()
     if own:  # a store in memory: no port is opened
         backend, store = "gloo" if device == "cpu" else "nccl", HashStore()

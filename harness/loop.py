@@ -116,6 +116,7 @@ class Run:
             return loss.detach(), cost
         params = [p for _, p in self._named]
         loss, cost = measure_micro(lambda: self._engine.forward(batch), self._engine.backward, params)
+        cost = cost.on_ranks(getattr(self._engine, "ranks", 1))  # each does an equal share; the bill is of all
         self._costs[key] = cost
         self._charge(Bill(kept_for_backward_bytes=cost.kept_for_backward_bytes,
                           peak_backward_bytes=cost.peak_backward_bytes))  # fmt: skip

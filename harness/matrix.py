@@ -1,21 +1,21 @@
-"""The grid: models x defenses x attacks x tasks x seeds, one cell after the other; the cache does shared work once."""
+"""The grid: models x defenses x attacks x tasks x seeds, as cells, and the run of them all. Imports no torch."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.cache import digest_of
 from harness.errors import UsageError
+from harness.record import finished
 from harness.settings import unknown
 from harness.spec import Spec, resolve
 from harness.suites import expand
 
 if TYPE_CHECKING:
+    from harness.executors.base import Executor, Place
     from harness.record import Record
-    from harness.workshop import Workshop
+    from harness.scheduler import Rules, Watcher
 
 AXES = {"models": "model", "defenses": "defense", "attacks": "attack", "tasks": "task", "seeds": "seed"}
 
@@ -52,17 +52,33 @@ def split_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return grid, {key: value for key, value in values.items() if key not in AXES}
 
 
-def run_matrix(cells: Sequence[Spec], *, out: Path, workshop: Workshop) -> Iterable[Record]:
-    """Run or resume each cell in order; one cell's failure does not stop the next.
+def run_matrix(cells: Sequence[Spec], *, place: Place, executor: Executor, watcher: Watcher,
+               rules: Rules | None = None) -> Iterator[Record]:  # fmt: skip
+    """Run or resume every cell; one cell's failure does not stop the others.
+
+    Args:
+        cells: from `plan`.
+        place: where the files are.
+        executor: over the same place; it is closed at the end.
+        watcher: is told what happens.
+        rules: what is tolerated.
+
+    Yields:
+        The record of each cell: first of those that are complete already, then as they end.
 
     Raises:
         UsageError: a model that cannot be loaded; found before the first cell runs, where there are several models.
+        OSError: there is no room for results; what is finished is kept.
     """
-    from harness.cell import run_cell
+    from harness.plan import jobs
+    from harness.scheduler import Rules, Scheduler
 
-    models = {digest_of(spec.model): spec for spec in cells}
-    for spec in models.values() if len(models) > 1 else ():
-        workshop.base(spec)
-    for index, spec in enumerate(cells, 1):
-        workshop.progress.note(f"[{index}/{len(cells)}] {spec.title()}  ({spec.id})")
-        yield run_cell(spec, out=out, workshop=workshop)
+    left = []
+    for spec in cells:
+        record = finished(spec.id, spec.model_dump(mode="json"), place.out)
+        if record is None:
+            left.append(spec)
+        else:
+            yield record
+    if left:
+        yield from Scheduler(jobs(left), executor, place, watcher, rules or Rules()).run()

@@ -180,6 +180,8 @@ class Attack(Plugin):
     knowledge: ClassVar[Knowledge] = Knowledge.RECIPE
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
+    distributed: ClassVar[bool] = False
+    """Whether the ranks of a launcher train together (`harness.ranks`); all must then go through the same steps."""
 
     def search_space(self) -> Space:
         """What a search may vary: a distribution (`harness.search.space`) by setting, around the settings as given.

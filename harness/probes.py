@@ -95,6 +95,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "deepspeed": _deepspeed,
     "bitsandbytes": lambda: _installed("bitsandbytes", "quant"),
     "gguf": lambda: _installed("gguf", "gguf"),
+    "ray": lambda: _installed("ray", "ray"),
     "optuna": lambda: _installed("optuna", "search"),
     "matplotlib": lambda: _installed("matplotlib", "report"),
     "pack": _pack,

@@ -201,6 +201,20 @@ def faults(folder: Path, document: Mapping[str, Any], record: Record) -> list[st
     return found
 
 
+def finished(cell: str, spec: Mapping[str, Any], out: Path, *, complete: bool = True) -> Record | None:
+    """The record of a cell, if there is a complete one (or, unless `complete`, any).
+
+    Raises:
+        UsageError: it is of another spec.
+    """
+    record = read_record(out / "cells" / cell)
+    if record is None or (complete and record.status != "complete"):
+        return None
+    if canonical_json(record.spec) != canonical_json(spec):
+        raise UsageError(f"cell {cell} in {out} was made from another spec with the same id; use another folder")
+    return record
+
+
 def parse_record(raw: Any, where: str) -> Record:
     """A record from parsed JSON.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import probes, registry
+from harness import probes, ranks, registry
 from harness.bill import Bill
 from harness.cache import digest_of
 from harness.errors import Outcome, Unavailable
@@ -120,6 +120,8 @@ class Workshop(Stock):
         context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
                                 data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
                                 task=task, secret=shown, probe=probe)  # fmt: skip
+        if attack.distributed and ranks.size() > 1:
+            ranks.call(spec, target, seed, meter, folder, shown, self.data_dir)
         attacked = attack.attack(target, context)
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),

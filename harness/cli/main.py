@@ -10,12 +10,14 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NoReturn
 
+from harness import ranks
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
 from harness.redact import redact
 from harness.text import visible
 
-VERBS = ("run", "matrix", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch", "doctor")
+VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch",
+         "doctor")  # fmt: skip
 
 DESCRIPTION = """\
 lockbench: how much a lock on an open-weight model stops, and what it costs.
@@ -62,6 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         top.print_help()
         return 0
+    if ranks.size() > 1:
+        return _ranked(args)
+    return _run(args)
+
+
+def _ranked(args: argparse.Namespace) -> int:
+    """Under a launcher: the first rank runs the command, the others follow it."""
+    if args.verb != "run":
+        print(f"harness {args.verb}: a launcher with several ranks is for `harness run`", file=sys.stderr)
+        return 2
+    if ranks.rank():
+        return ranks.follow()
+    try:
+        return _run(args)
+    finally:
+        ranks.dismiss()
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the verb; whatever it raises that a user can mend becomes one line."""
     try:
         status: int = args.run(args)
     except UsageError as error:

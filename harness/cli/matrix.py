@@ -1,4 +1,4 @@
-"""Run a grid of cells, one after the other; shared work is done once, finished cells are skipped."""
+"""Run a grid of cells; shared work is done once, finished cells are skipped, several commands share one folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cli import checks, options
+from harness.cli import checks, execution, options
 
 HELP = "run a grid of cells, from a file or from comma lists"
 EXAMPLES = """\
@@ -15,7 +15,9 @@ examples:
   harness matrix --defenses none,dlr --attacks full,lora,checkpointing,redistill
   harness matrix --defenses none,dlr --attacks lora --tasks python_source,fictional_facts --seeds 0,1,2
   harness matrix --defenses none,dlr --attacks standard                the ensemble that locks are ranked under
-  harness matrix grid.yaml --dry-run
+  harness matrix grid.yaml --dry-run                                   the plan: what is shared, what it may cost
+  harness matrix grid.yaml --workers 4 --timeout 3600                  four processes; a cell that hangs is given up
+  harness matrix grid.yaml --executor ray --resources gpus=1,cpus=4    on the Ray cluster of this machine
 
 a file has the axes as lists (models, defenses, attacks, tasks, seeds; an entry is a name or a
 mapping with settings), and beside them any key of the spec (budget, replicates, utility, ...):
@@ -30,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE.yaml", help="the grid")
     options.add_spec_options(parser, plural=True)
     options.add_place_options(parser)
-    options.add_worker_option(parser)
+    execution.add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
 
@@ -41,27 +43,28 @@ def run(args: argparse.Namespace) -> int:
 
     grid, common = _grid(args)
     cells = plan(grid, common)
-    data_dir, workers = options.data_dir(args), options.workers(args)
+    data_dir = options.data_dir(args)
+    options.workers(args)
+    execution.check(args)
     checks.check_inputs(cells, data_dir)
     if args.dry_run:
         _print_plan(cells, args)
         return 0
     checks.check_places(args.out, args.cache)
 
-    from harness.ahead import working_ahead
+    from harness.live import Board
     from harness.matrix import run_matrix
-    from harness.progress import Progress
-    from harness.quiet import stdout_kept
+    from harness.quiet import quiet_libraries, stdout_kept
 
-    progress = Progress(quiet=args.quiet)
-    workshop = options.workshop(args, progress)
-    records = []
-    with stdout_kept(), progress.showing(), working_ahead(workshop, workers):
-        for record in run_matrix(cells, out=args.out, workshop=workshop):
-            records.append(record)
-            progress.note(f"    {record.status}" + (f": {record.status_reason}" if record.status_reason else ""))
-    _print_result(records, args)
-    return int(any(record.status == "failed" for record in records))
+    quiet_libraries()
+    board, failed = Board(quiet=args.quiet, total=len(cells)), False
+    executor, place, rules = execution.executor(args, cells, data_dir)
+    board.note(_summary(cells, args.out))
+    with stdout_kept(), board.showing():
+        for record in run_matrix(cells, place=place, executor=executor, watcher=board, rules=rules):
+            failed |= record.status == "failed"
+    _print_result(cells, args)
+    return int(failed)
 
 
 def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -100,20 +103,57 @@ def _print_plan(cells: list[Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([cell.model_dump(mode="json") | {"id": cell.id} for cell in cells], indent=1))
         return
+    from harness.estimate import estimated
+    from harness.live import duration
+    from harness.plan import jobs
+
     rows = [[c.id, c.model.name, c.defense["name"], c.attack["name"], c.task["name"], c.seed] for c in cells]
     print(tabulate(rows, headers=["cell", "model", "defense", "attack", "task", "seed"], disable_numparse=True))
-    locks = len({(c.model.name, str(c.defense), c.seed) for c in cells})
-    references = len({(c.model.name, str(c.attack), str(c.task), c.seed, str(c.budget)) for c in cells})
-    print(f"\n{len(cells)} cells; shared work: {locks} locks, {references} references (each once)")
+    shared = [job for job in estimated(jobs(cells), args.out)[0] if job.kind not in ("cell", "load")]
+    if shared:
+        rows = [[job.title, job.cells, "-" if job.seconds is None else duration(job.seconds)] for job in shared]
+        print("\n" + tabulate(rows, headers=["shared work, each once", "cells", "about"], disable_numparse=True))
+    print(f"\n{_summary(cells, args.out)}")
 
 
-def _print_result(records: list[Any], args: argparse.Namespace) -> None:
+def _summary(cells: list[Any], out: Path) -> str:
+    """How much there is to do, in one or two lines."""
+    from harness.estimate import estimated
+    from harness.live import duration
+    from harness.pieces import shared
+    from harness.plan import jobs
+    from harness.record import finished
+
+    names = [name for cell in cells for name in shared(cell)]
+    locks, references = (len({name for name in names if name.startswith(kind)}) for kind in ("lock-", "reference-"))
+    replicates = max(cell.replicates for cell in cells)
+    done = {cell.id for cell in cells if finished(cell.id, cell.model_dump(mode="json"), out) is not None}
+    found, bill, unknown = estimated(jobs([cell for cell in cells if cell.id not in done]), out)
+    seeds = f" of {replicates} seeds" if replicates > 1 else ""
+    lines = [
+        f"{len(cells)} cells; shared work: {locks} locks, {references // replicates} references{seeds} (each once)"
+    ]
+    if done:
+        lines[0] += f"; {len(done)} cells are complete"
+    if len(found) > unknown and bill.seconds:
+        lines.append(f"about {duration(bill.seconds)} of training ({bill.flops:.3g} FLOPs) by earlier records; scoring "
+                     f"comes on top" + (f"; {unknown} jobs have no precedent" if unknown else ""))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
     from leaderboards.board import leaderboard
 
     if args.json:
-        import json
+        from harness.record import dumps, read_record
 
-        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        separator = "["  # one at a time: there may be thousands
+        for cell in cells:
+            record = read_record(args.out / "cells" / cell.id)
+            if record is not None:
+                print(separator, dumps(record), sep="\n")
+                separator = ","
+        print("]" if separator == "," else "[]")
         return
     print(leaderboard(args.out, cells=True))
     print(leaderboard(args.out))

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from harness import ranks
 from harness.cli import checks, options
 
 HELP = "lock a model, attack it, print the scored table"
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     progress, records = Progress(quiet=args.quiet), []
     workshop = options.workshop(args, progress)
-    with working_ahead(workshop, workers):
+    with working_ahead(workshop, workers if ranks.size() == 1 else 1):
         for spec in specs:
             with stdout_kept(), progress.showing():
                 record = run_cell(spec, out=args.out, workshop=workshop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,11 @@ class MicroCost:
     """Largest bytes alive at any moment of backward; parameters, buffers, the batch and gradients left out."""
     peak_bytes: int
     """The same over forward and backward together."""
+
+    def on_ranks(self, count: int) -> MicroCost:
+        """The operations of `count` ranks that do as much each; bytes stay those of one device."""
+        return self if count == 1 else replace(self, forward_flops=self.forward_flops * count,
+                                               backward_flops=self.backward_flops * count)  # fmt: skip
 
 
 def measure_micro(

@@ -15,9 +15,10 @@ import pytest
 import torch
 from test_cell import QUICK
 
-from harness.ahead import make, pieces
+from harness.ahead import pieces
 from harness.cache import Cache
 from harness.cell import run_cell
+from harness.pieces import make
 from harness.progress import Progress
 from harness.record import Record
 from harness.spec import Spec, resolve

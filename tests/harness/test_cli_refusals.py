@@ -160,10 +160,10 @@ def test_a_folder_that_is_no_model_is_not_read_through(
 def test_every_model_of_a_matrix_is_loaded_before_the_first_cell(saved: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from harness.cache import Cache
+    from harness.executors.base import Place
+    from harness.executors.inline import InlineExecutor
+    from harness.live import Board
     from harness.matrix import plan, run_matrix
-    from harness.progress import Progress
-    from harness.workshop import Workshop
 
     shutil.copytree(saved, tmp_path / "nan")
     weights = tmp_path / "nan" / "model.safetensors"
@@ -171,10 +171,10 @@ def test_every_model_of_a_matrix_is_loaded_before_the_first_cell(saved: Path, tm
     tensors["model.norm.weight"][3] = float("nan")
     save_file(tensors, weights, {"format": "pt"})
     cells = plan({"models": [str(saved), str(tmp_path / "nan")]}, {"attack": "full"})
-    workshop = Workshop(cache=Cache(tmp_path / "cache"), data_dir=None, progress=Progress(quiet=True))
+    place = Place(out=tmp_path / "out", cache=tmp_path / "cache")
     with pytest.raises(UsageError, match="NaN"):
-        list(run_matrix(cells, out=tmp_path / "out", workshop=workshop))
-    assert not (tmp_path / "out").exists()
+        list(run_matrix(cells, place=place, executor=InlineExecutor(place), watcher=Board(quiet=True)))
+    assert not (tmp_path / "out" / "cells").exists()
     assert not (tmp_path / "cache").exists()
 
 

@@ -1,0 +1,150 @@
+"""What the machinery costs: seconds a job beside its work, and how many sleeping jobs Ray runs at once.
+
+    python benchmarks/executors.py local|matrix [--jobs 40]
+    python benchmarks/executors.py ray [--workers 1,4,16,64] [--seconds 2]
+
+`local`: jobs that do nothing, in processes of their own, against the time to start and end such a process by hand.
+`matrix`: cells of two seconds, against the time inside the jobs. `ray`: jobs that sleep, on a cluster with as
+many logical CPUs as workers; the speed-up is over one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness.executors.base import Ended, Executor, Place
+from harness.live import Board
+from harness.plan import Job
+from harness.progress import Progress
+from harness.scheduler import Rules, Scheduler
+
+
+def nothing(job: Job, place: Place, progress: Progress) -> Ended:
+    """Work that is none."""
+    return Ended(job=job.id, how="done")
+
+
+def sleep(job: Job, place: Place, progress: Progress) -> Ended:
+    """Work that waits."""
+    time.sleep(float(job.spec["sleep"]))
+    return Ended(job=job.id, how="done", seconds=float(job.spec["sleep"]))
+
+
+def jobs(count: int, **spec: Any) -> list[Job]:
+    """Jobs that need nothing."""
+    return [Job(id=f"base-{number}", kind="base", spec=spec, title=f"job {number}") for number in range(count)]
+
+
+def seconds(todo: list[Job], executor: Executor, place: Place) -> float:
+    """Wall-clock seconds of a run."""
+    began = time.perf_counter()
+    for _ in Scheduler(todo, executor, place, Board(quiet=True), Rules()).run():
+        pass
+    return time.perf_counter() - began
+
+
+def local(place: Place, count: int) -> Iterator[tuple[str, Any]]:
+    """Overhead of the local executor."""
+    from harness.executors.local import LocalExecutor
+
+    seconds(jobs(1), LocalExecutor(place, 1, run=nothing), place)  # the server starts, and imports
+    context = multiprocessing.get_context("forkserver")
+    began = time.perf_counter()
+    for _ in range(count):
+        process = context.Process(target=time.sleep, args=(0,))
+        process.start()
+        process.join()
+        process.close()
+    bare = (time.perf_counter() - began) / count
+    ours = seconds(jobs(count), LocalExecutor(place, 1, run=nothing), place) / count
+    yield "jobs", count
+    yield "seconds_a_bare_process", round(bare, 4)
+    yield "seconds_a_job", round(ours, 4)
+    yield "overhead_seconds", round(ours - bare, 4)
+
+
+def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
+    """Wall-clock of a matrix over the sum of what its jobs took inside."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import os
+
+    from cheap_cells import PACKAGE, cheap_grid, cheap_model
+
+    os.environ["PYTHONPATH"] = str(PACKAGE)
+    sys.path.insert(0, str(PACKAGE))
+    from harness.executors.local import PRELOAD, LocalExecutor
+    from harness.executors.slots import modules
+    from harness.matrix import plan, split_file
+    from harness.plan import jobs as jobs_of
+
+    cells = plan(
+        *split_file(cheap_grid(cheap_model(place.out / "model"), [{"number": n, "sleep": 1.0} for n in range(count)]))
+    )
+    inside: list[float] = []
+
+    class Timed(LocalExecutor):
+        def poll(self, patience: float) -> list[Any]:
+            events = super().poll(patience)
+            inside.extend(event.seconds for event in events if isinstance(event, Ended))
+            return events
+
+    total = seconds(jobs_of(cells), Timed(place, 1, preload=[*PRELOAD, *modules(cells, None)]), place)
+    yield "cells", len(cells)
+    yield "jobs", len(inside)
+    yield "matrix_seconds", round(total, 2)
+    yield "seconds_inside_jobs", round(sum(inside), 2)
+    yield "ratio", round(total / sum(inside), 3)
+
+
+def ray(place: Place, workers: list[int], each: float, rounds: int = 4) -> Iterator[tuple[str, Any]]:
+    """Speed-up of sleeping jobs."""
+    import ray as library
+
+    from harness.executors.ray import RayExecutor
+    from harness.executors.resources import Resources
+
+    library.init(address="local", num_cpus=max(workers), include_dashboard=False, log_to_driver=False,
+                 logging_level="ERROR", object_store_memory=80 << 20)  # fmt: skip
+    try:
+        for count in workers:
+            made = {"slots": count, "run": sleep, "fresh": False}
+            seconds(jobs(count, sleep=1.0), RayExecutor(place, Resources(), **made), place)  # its processes start
+            took = seconds(jobs(count * rounds, sleep=each), RayExecutor(place, Resources(), **made), place)
+            speedup = count * rounds * each / took
+            yield str(count), {"jobs": count * rounds, "seconds": round(took, 2), "speedup": round(speedup, 2),
+                               "of_ideal": round(speedup / count, 3)}  # fmt: skip
+    finally:
+        library.shutdown()
+
+
+def main() -> None:
+    """Measure, print, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["local", "matrix", "ray"])
+    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--workers", default="1,4,16,64")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("-o", "--output", type=Path, help="JSON; other figures in it are kept")
+    args = parser.parse_args()
+    with TemporaryDirectory(prefix="executors-") as name:
+        place = Place(out=Path(name) / "out", cache=Path(name) / "cache")
+        if args.what == "ray":
+            figures = dict(ray(place, [int(count) for count in args.workers.split(",")], args.seconds))
+        else:
+            figures = dict({"local": local, "matrix": matrix}[args.what](place, args.jobs))
+    print(json.dumps(figures, indent=1))
+    if args.output:
+        before = json.loads(args.output.read_text()) if args.output.exists() else {}
+        args.output.write_text(json.dumps({**before, args.what: figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Two processes train as one: the same trajectory, the same bill of operations, and one record."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import byte_tokenizer, random_llama
+
+from harness import probes
+from harness.record import Record
+
+COMMAND = ["-m", "harness.cli.main", "run", "--attack", "offload", "--set", "attack.zero_stage=3", "--set",
+           "attack.max_steps=4", "--set", "attack.per_device_train_batch_size=2", "--set", "attack.block_size=64",
+           "--set", "attack.eval_points=1", "--set", "replicates=1", "--set", "task.max_items=10", "--set",
+           "task.train_bytes=60000", "--set", "utility.perplexity_tokens=500", "--limit", "5", "--json"]  # fmt: skip
+
+
+def ran(folder: Path, words: list[str], **environment: str) -> Record:
+    done = subprocess.run(
+        [sys.executable, *words, "--model", str(folder / "model"), "--out", str(folder / f"out{len(environment)}"),
+         "--cache", str(folder / f"cache{len(environment)}")],
+        check=False, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HARNESS_WORKERS": "1", "HF_HUB_OFFLINE": "1", **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Record.model_validate_json(done.stdout[done.stdout.index("{") :])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(probes.check("deepspeed")), reason="deepspeed cannot run here")
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    random_llama().save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    alone = ran(tmp_path, COMMAND)
+    together = ran(tmp_path, ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *COMMAND],
+                   HARNESS_ONLINE="0")  # fmt: skip
+    assert alone.status == together.status == "complete", together.status_reason
+    scores = [[point.score for point in record.trajectory] for record in (alone, together)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-4)
+    bills = [record.cost.attack for record in (alone, together)]
+    assert bills[0] is not None
+    assert bills[1] is not None
+    assert (bills[0].tokens, bills[0].steps) == (bills[1].tokens, bills[1].steps)
+    assert bills[1].flops == pytest.approx(bills[0].flops, rel=0.01)
+    assert (bills[1].peak_device_bytes or 0) < (bills[0].peak_device_bytes or 0)
+
+
+def test_a_launcher_is_refused_where_ranks_make_no_sense() -> None:
+    done = subprocess.run([sys.executable, "-m", "harness.cli.main", "list"], check=False, capture_output=True,
+                          text=True, env={**os.environ, "RANK": "0", "WORLD_SIZE": "2"})  # fmt: skip
+    assert done.returncode == 2
+    assert "a launcher with several ranks is for `harness run`" in done.stderr
