@@ -207,9 +207,10 @@ def _costs(draft: Draft) -> Costs:
         runs.setdefault(draft.ended.role, dict(draft.ended.bills))
     first = runs.get("attacked", {})
     reference = total(runs["reference"].values()) if runs.get("reference") else None
-    lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
+    unbilled = draft.spec.build_defense().unbilled
+    lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" and not unbilled else None
     control = draft.control.bill if draft.control else None
-    return Costs(lock=lock, control=control, reference=reference,
+    return Costs(lock=lock, lock_reason=unbilled, control=control, reference=reference,
                  **{stage: first.get(stage) for stage in ("undo", "search", "attack")})  # fmt: skip
 
 

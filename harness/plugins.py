@@ -135,6 +135,8 @@ class Defense(Plugin):
     pretrains: ClassVar[bool] = False
     """Whether the lock trains a model of its own from scratch (then `control` must be overridden): the control, and not
     the base, which has seen other and perhaps far more tokens, is what the locked model is compared with."""
+    unbilled: ClassVar[str | None] = None
+    """Why the cost of locking is not known, where it is not (then the record's bill of the lock is null)."""
 
     @abstractmethod
     def lock(self, base: Released, context: LockContext) -> Locked:
@@ -152,6 +154,10 @@ class Defense(Plugin):
     def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, float]:
         """How close an attacker's guess of the secret comes, by measure; for the record, once the attack is over."""
         return {}
+
+    def disclosed(self, lock: dict[str, Any] | None) -> dict[str, Any] | None:
+        """`Released.lock` as attackers are told it; `lock` is the block that the released folder carries."""
+        return lock
 
     def rebuild(self, model: PreTrainedModel) -> PreTrainedModel:
         """Give a freshly built base-architecture `model` the locked module tree, weights to be loaded after.

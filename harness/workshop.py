@@ -145,7 +145,7 @@ class Workshop:
                               device=self.device(spec))  # fmt: skip
         lock_name = spec.defense["name"]
         name = spec.model.name if lock_name == "none" else f"{spec.model.name} locked by {lock_name}"
-        return dataclasses.replace(released, name=name)
+        return dataclasses.replace(released, name=name, lock=spec.build_defense().disclosed(released.lock))
 
     def secret(self, lock: Lock) -> Path | None:
         """The lock's secret, where it has one; an attack is shown it only if its knowledge is `secret`."""

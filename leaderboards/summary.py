@@ -130,7 +130,8 @@ def _bills(record: Record) -> str:
         if any(values.values()):
             over = units.divide(get(attacker) if attacker else None, get(cost.reference) if cost.reference else None)
             rows.append([label, *(show(value) for value in values.values()), units.ratio(over)])
-    return _table(rows, ["cost", *shown, "attacker/ref."])
+    table = _table(rows, ["cost", *shown, "attacker/ref."])
+    return f"{table}\n{_wrap(f'(lock: {cost.lock_reason})', '  ')}" if cost.lock_reason else table
 
 
 _LINES: tuple[tuple[str, Callable[[Bill], float | None], Callable[[float | None], str]], ...] = (
