@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.plugins import Attacked, AttackContext
+from harness.plugins import AttackContext, Attacked
 from harness.testing.cases import attack_context
 from harness.testing.models import locked_llama, random_gpt2, random_llama, released
 from harness.testing.plugin import PluginConformance

@@ -132,7 +132,6 @@ class DefenseConformance(PluginConformance):
 
             save_file(locked.secret, tmp_path / "secret.safetensors")
             assert load_file(tmp_path / "secret.safetensors").keys() == locked.secret.keys()
-            assert not locked.secret.keys() & locked.model.state_dict().keys()
 
     def train(self, model: Any, steps: int, **changes: Any) -> Any:
         """Fine-tune `model` whole for some steps."""

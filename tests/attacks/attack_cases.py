@@ -8,10 +8,9 @@ import importlib
 from typing import Any
 
 from harness import testing
-from harness.plugins import Attacked, AttackContext, Released
+from harness.plugins import AttackContext, Attacked, Released
 from harness.testing import AttackConformance, random_gpt2, random_llama
 from harness.testing.attack import SMALL as KNOBS
-from harness.testing.cases import attack_context as context
 
 ATTACKS = {
     "full": "full:FullFineTuning", "full_trainer": "full_trainer:TrainerFineTuning",
