@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import NoReturn
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
 
-VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "doctor")
+VERBS = ("run", "matrix", "leaderboard", "lock", "evaluate", "list", "verify", "fetch", "new", "completion", "doctor")
 
 DESCRIPTION = """\
 lockbench: how much a lock on an open-weight model stops, and what it costs.
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit status 0 (every cell has an outcome), 1 (some failed) or 2 (usage)."""
     warnings.formatwarning = lambda message, *_, **__: f"harness: {message}\n"
     top = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import_module("harness.cli.completion").answer(top)
     args = top.parse_args(_dashes(sys.argv[1:] if argv is None else argv))
     if args.verb is None:
         top.print_help()

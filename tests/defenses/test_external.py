@@ -143,7 +143,7 @@ def test_what_is_no_locked_version_of_the_base_is_refused(peer: Path, tmp_path: 
 
 @pytest.mark.parametrize(("settings", "reason"), [
     ({}, "defense.path is missing: The locked checkpoint"),
-    ({"path": "nowhere/model"}, "no such folder; a hub id also needs its commit"),
+    ({"path": "nowhere/model"}, "no such folder; a hub id needs its commit too"),
     ({"path": "org/model", "revision": "main"}, "defense.revision='main'"),
 ])  # fmt: skip
 def test_unusable_settings_are_one_line(settings: dict[str, str], reason: str) -> None:
