@@ -44,7 +44,7 @@ class ExternalSettings(Settings):
         if values["path"] and folder.is_dir():
             return {**values, **_described(folder)}
         if values["path"] and not values.get("revision"):
-            raise UsageError(f"defense.path={values['path']!r}: there is no such folder; a hub id needs its commit too, "
+            raise UsageError(f"defense.path={values['path']!r}: no such folder; a hub id needs its commit too, "
                              "--set defense.revision=<40 hex digits>")  # fmt: skip
         return values
 

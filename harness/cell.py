@@ -85,7 +85,9 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop) -> Record:
             raise
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         draft.log.append(traceback.format_exc())
-    return _write(draft, workshop, folder, status, reason)
+    record = _write(draft, workshop, folder, status, reason)
+    workshop.reporting.record(record, spec)
+    return record
 
 
 def _fill(draft: Draft, workshop: Workshop) -> None:

@@ -8,7 +8,7 @@ budget and meter, seed, device, folder, progress. Nothing is global.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -66,6 +66,8 @@ class Context:
     """Resolved precision: True trains under bf16 autocast with fp32 master weights."""
     progress: Callable[[str, int, int], None] = lambda label, done, total: None
     """Called with (label, done, total); draws a bar where there is a terminal."""
+    log: Callable[[Mapping[str, float], int], None] = lambda values, step: None
+    """Called with ({name: number}, step): curves for `--report_to`; costs the attacker nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from harness.search.curve import SearchCurve
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.threads import threads_for, torch_threads
+from harness.tracking import Log, Reporting, no_log
 from harness.utility import UtilityScores, evaluate_utility
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ class Run:
 class Workshop:
     """Does and remembers the shared work of cells; one for each process."""
 
-    def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress) -> None:
+    def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress,
+                 reporting: Reporting | None = None) -> None:  # fmt: skip
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
+        self.reporting = reporting or Reporting()
         self.ahead: Ahead | None = None
         """Processes that make pieces of a cell beside this one; see `harness.ahead`."""
 
@@ -111,7 +114,9 @@ class Workshop:
             context = LockContext(seed=derive(spec.seed, "lock"), device=self.device(spec), folder=work, meter=meter,
                                   data_dir=self.data_dir, bf16=bf16, progress=self.progress,
                                   corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip
-            with meter.stage("lock"):
+            called = f"{spec.id}-{'control' if control else 'lock'}"
+            with meter.stage("lock"), self.reporting.run(called, spec) as log:
+                context = dataclasses.replace(context, log=log)
                 locked = defense.control(fresh, context) if control else defense.lock(fresh, context)
             settings = {k: v for k, v in spec.defense.items() if k != "name"}
             lock = None if control else {"defense": spec.defense["name"], "settings": settings}
@@ -213,7 +218,8 @@ class Workshop:
         def make(entry: Path, work: Path) -> None:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
             meter = Meter(spec.budget, spent={"search": searched.bill} if searched is not None else None)
-            self._attack(spec, task, target, role, seed, secret, meter, entry, work)
+            with self.reporting.run(f"{spec.id}-{role}-{replicate + 1}", spec) as log:
+                self._attack(spec, task, target, role, seed, secret, meter, entry, work, log)
 
         folder, _ = self.entry("runs", target, key, make)
         saved = json.loads((folder / "run.json").read_text())
@@ -239,11 +245,12 @@ class Workshop:
 
     def fine_tune(
         self, spec: Spec, task: Task, target: Released, seed: int, meter: Meter, folder: Path, secret: Path | None,
-        report: Callable[[float], None] = lambda score: None,
+        report: Callable[[float], None] = lambda score: None, log: Log = no_log,
     ) -> tuple[Attacked, Released]:  # fmt: skip
         """Attack `target` on `meter`, and give the attacked model in the target's place; nothing is scored after.
 
-        `report` is told the selection score at each point of the trajectory; what it raises ends the attack.
+        `report` is told the selection score at each point of the trajectory; what it raises ends the attack. `log` is
+        given the curves.
         """
         from harness.models.digest import weights_digest
 
@@ -256,16 +263,16 @@ class Workshop:
         shown = secret if attack.knowledge is Knowledge.SECRET else None
         context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
                                 data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
-                                task=task, secret=shown, probe=probe)  # fmt: skip
+                                task=task, secret=shown, probe=probe, log=log)  # fmt: skip
         attacked = attack.attack(target, context)
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
                                              name=f"{target.name}, attacked")  # fmt: skip
 
     def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
-                meter: Meter, entry: Path, work: Path) -> None:  # fmt: skip
+                meter: Meter, entry: Path, work: Path, log: Log) -> None:  # fmt: skip
         try:
-            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret)
+            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret, log=log)
         except Outcome as outcome:
             outcome.bills, outcome.role = dict(meter.bills), role
             raise

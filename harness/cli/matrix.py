@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_spec_options(parser, plural=True)
     options.add_place_options(parser)
     options.add_worker_option(parser)
+    options.add_report_option(parser)
     parser.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     grid, common = _grid(args)
     cells = plan(grid, common)
     data_dir, workers = options.data_dir(args), options.workers(args)
+    options.reporting(args)
     checks.check_inputs(cells, data_dir)
     if args.dry_run:
         _print_plan(cells, args)

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     found = render(args.kind, args.name)
     plugins: registry.Registry[object] = getattr(registry, f"{args.kind}s")()
     if args.name in plugins.names():
-        raise UsageError(f"{args.kind} {args.name!r} is already provided by {plugins.origin(args.name)}; choose another "
-                         "name")  # fmt: skip
+        raise UsageError(f"{args.kind} {args.name!r} is already provided by {plugins.origin(args.name)}; "
+                         "choose another name")  # fmt: skip
     target: Path = args.out or Path(f"lockbench-{args.name.replace('_', '-')}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is not an empty folder; choose a new one with -o")

@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_spec_options(parser)
     options.add_place_options(parser)
     options.add_worker_option(parser)
+    options.add_report_option(parser)
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved spec and its id, run nothing")
     parser.add_argument("--log-samples", action="store_true", help="accepted for lm-eval's sake: items are always kept")
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
     data_dir, workers = options.data_dir(args), options.workers(args)
+    options.reporting(args)
     checks.check_inputs(specs, data_dir)
     if not args.dry_run:
         checks.check_places(args.out, args.cache)

@@ -31,7 +31,8 @@ def render(kind: str, name: str) -> dict[str, str]:
     package = f"lockbench_{name}"
     words = {"name": name, "kind": kind, "package": package, "distribution": package.replace("_", "-"),
              "cls": "".join(part.capitalize() for part in name.split("_")), "kinds": f"{kind}s",
-             "Kind": kind.capitalize(), "extra": _EXTRA.get(kind, ""), "article": "an" if kind == "attack" else "a"}  # fmt: skip
+             "Kind": kind.capitalize(), "extra": _EXTRA.get(kind, ""),
+             "article": "an" if kind == "attack" else "a"}  # fmt: skip
     words["command"] = {"defense": f"harness run --defense {name} --attack lora",
                         "attack": f"harness run --defense dlr --attack {name}",
                         "task": f"harness run --defense dlr --attack lora --task {name}"}[kind]  # fmt: skip
