@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, check, run or resume, print the leaderboard of what ran."""
-    from harness.matrix import plan
+    from harness.grid import plan
 
     grid, common = _grid(args)
     cells = plan(grid, common)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     checks.check_places(args.out, args.cache)
 
     from harness.ahead import working_ahead
-    from harness.matrix import run_matrix
+    from harness.grid import run_matrix
     from harness.progress import Progress
     from harness.quiet import stdout_kept
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    from harness.matrix import AXES, split_file
+    from harness.grid import AXES, split_file
     from harness.spec import layers, read_yaml
 
     grid, from_file = split_file(read_yaml(args.file)) if args.file else ({}, {})

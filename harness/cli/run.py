@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resolve, run or resume, print."""
-    from harness.matrix import plan
+    from harness.grid import plan
     from harness.spec import layers
 
     specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
