@@ -1,9 +1,9 @@
 """The documents: their commands work, their links lead somewhere, their generated parts are current.
 
-Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new, leaderboard,
-verify. `run` and `matrix`, which take minutes, run with `--dry-run`: everything is resolved, every input checked, and no
-model trained. `lock` and `evaluate` have no dry run: their spec is resolved and its inputs checked as they do it. `fetch`
-would use the network.
+Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new,
+leaderboard, verify. `run` and `matrix`, which take minutes, run with `--dry-run`: all is resolved, all input checked,
+no model trained. `lock` and `evaluate` have no dry run: their spec is resolved and its inputs checked as they do it.
+`fetch` would use the network.
 """
 
 from __future__ import annotations

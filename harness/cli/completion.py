@@ -10,8 +10,8 @@ from typing import Any
 HELP = "print the completion script of a shell"
 EXAMPLES = """\
 examples:
-  source <(harness completion bash)                    now; in ~/.bashrc, for good
-  source <(harness completion zsh)                     the same in ~/.zshrc, after compinit
+  source <(harness completion bash)                    in ~/.bashrc, for good
+  source <(harness completion zsh)                     in ~/.zshrc, after compinit
   harness completion fish > ~/.config/fish/completions/harness.fish
 """
 SHELLS = ("bash", "zsh", "fish")

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import checks, options
+from harness.cli.terminal import print_fitting
 
 HELP = "run a grid of cells, from a file or from comma lists"
 EXAMPLES = """\
 examples:
   harness matrix --defenses none,dlr --attacks full,lora,checkpointing,redistill
-  harness matrix --defenses none,dlr --attacks lora --tasks python_source,fictional_facts --seeds 0,1,2
-  harness matrix --defenses none,dlr --attacks standard                the ensemble that locks are ranked under
+  harness matrix --defenses none,dlr --attacks lora --seeds 0,1,2
+  harness matrix --defenses dlr --attacks standard     what ranks a lock
   harness matrix grid.yaml --dry-run
 
-a file has the axes as lists (models, defenses, attacks, tasks, seeds; an entry is a name or a
-mapping with settings), and beside them any key of the spec (budget, replicates, utility, ...):
+a file has the axes as lists (models, defenses, attacks, tasks, seeds; an
+entry is a name or a mapping with settings), and beside them any key of the
+spec (budget, replicates, utility, ...):
   defenses: [none, {name: dlr, depth: 32}]
   attacks: [full, lora]
   budget: {steps: 200}
@@ -117,5 +119,5 @@ def _print_result(records: list[Any], args: argparse.Namespace) -> None:
 
         print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
         return
-    print(leaderboard(args.out, cells=True))
-    print(leaderboard(args.out))
+    print_fitting(leaderboard(args.out, cells=True) + "\n")
+    print_fitting(leaderboard(args.out))

@@ -8,16 +8,18 @@ import sys
 from typing import Any
 
 from harness.cli import checks, options
+from harness.cli.terminal import print_fitting
 
 HELP = "lock a model, attack it, print the scored table"
 EXAMPLES = """\
 examples:
   harness run --defense dlr --attack lora
-  harness run --defense none --attack lora --task fictional_facts      the undefended control
-  harness run --defense dlr --attack full --set defense.depth=32 --set attack.learning_rate=3e-3
-  harness run --defense dlr --attack standard                          every attack that locks are ranked under
-  harness run --model ./my-llama --defense dlr --attack redistill --budget steps=200,memory=8GiB
-  harness run --model hf --model_args pretrained=./my-llama,dtype=bfloat16 --attack full --json
+  harness run --defense none --attack lora             the control
+  harness run --defense dlr --attack full --set attack.learning_rate=3e-3
+  harness run --defense dlr --attack standard          what ranks a lock
+  harness run --model ./my-llama --defense dlr --budget steps=200,memory=8GiB
+  harness run --model hf --model_args pretrained=./my-llama,dtype=bfloat16
+  harness run --defense external --set defense.path=./locked-by-others
 """
 
 
@@ -62,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
                 record = run_cell(spec, out=args.out, workshop=workshop)
             records.append(record)
             if not args.json:
-                print(cell_summary(record))
+                print_fitting(cell_summary(record) + "\n")
                 print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")
     if args.json:
         print(_json(records))
     elif len(records) > 1:
-        print(f"\n{_worst_case(records, args)}", end="")
+        print_fitting(f"\n{_worst_case(records, args)}")
     return int(any(record.status == "failed" for record in records))
 
 

@@ -16,7 +16,7 @@ EXAMPLES = """\
 examples:
   harness verify results
   harness verify results --data-dir data --cache ./cache
-  harness verify results --quick                       figures only: no data, no weights, no cache
+  harness verify results --quick                       figures only
 
 exit status 1 when there is a mismatch
 """
