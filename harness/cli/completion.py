@@ -11,7 +11,7 @@ HELP = "print the completion script of a shell"
 EXAMPLES = """\
 examples:
   source <(harness completion bash)                    in ~/.bashrc, for good
-  source <(harness completion zsh)                     in ~/.zshrc, after compinit
+  source <(harness completion zsh)                     in ~/.zshrc
   harness completion fish > ~/.config/fish/completions/harness.fish
 """
 SHELLS = ("bash", "zsh", "fish")
@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
 
     if find_spec("argcomplete") is None:
         raise UsageError("argcomplete is not installed (pip install 'lockbench[completion]')")
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["harness"], shell=args.shell))
+    print(shellcode(["harness"], shell=args.shell))
     return 0
 
 

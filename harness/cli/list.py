@@ -17,7 +17,7 @@ EXAMPLES = """\
 examples:
   harness list
   harness list attacks
-  harness list defenses dlr                            its settings, defaults and all
+  harness list defenses dlr                            its settings
   harness list models --json
 """
 KINDS = ("models", "defenses", "attacks", "tasks")

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 record = run_cell(spec, out=args.out, workshop=workshop)
             records.append(record)
             if not args.json:
-                print_fitting(cell_summary(record) + "\n")
+                print_fitting(cell_summary(record))
                 print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")
     if args.json:
         print(_json(records))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,17 +18,21 @@ from harness.testing.plugin import PluginConformance
 class DefenseConformance(PluginConformance):
     """Subclass it, set `kind`; the rest has defaults (design invariants 2, 4, 7 and 10)."""
 
-    base: ClassVar[Callable[[], Any]] = staticmethod(random_llama)
-    """Gives the model to lock, fresh each time."""
     max_kl: ClassVar[float] = 0.1
     """Most KL(base, locked), nats a token; of a lock that pretrains, KL(control, locked)."""
     seeded: ClassVar[bool] = True
     """Whether another seed gives another locked model."""
 
     @classmethod
+    def base(cls) -> Any:
+        """The model to lock, fresh each time."""
+        return random_llama()
+
+    @classmethod
     def locked(cls) -> tuple[Locked, LockContext]:
         """The lock on a fresh base, run once for all tests that only look at it."""
-        return _locked(cls, 0)
+        this: Any = cls  # mypy does not take a class for hashable
+        return _locked(this, 0)
 
     @classmethod
     def copy(cls) -> Any:
