@@ -12,6 +12,7 @@ from hypothesis import settings
 from harness.testing import byte_tokenizer, no_network, random_llama
 from harness.testing.defense import forget_remote_code
 
+collect_ignore = ["plugin_package"]  # its tests run where it is installed: test_new_plugins.py
 settings.register_profile("lockbench", deadline=None, derandomize=True)  # nothing is timed; a failure fails again
 settings.load_profile("lockbench")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -11,7 +11,10 @@ from harness import testing
 from harness.plugins import AttackContext, Attacked, Released
 from harness.testing import AttackConformance, random_gpt2, random_llama
 from harness.testing.attack import SMALL as KNOBS
+from harness.testing.cases import attack_context as context
 
+__all__ = ["ATTACKS", "MODELS", "QUICK", "attacked", "build", "conformance", "context", "lock_like_dlr", "random_gpt2",
+           "released"]  # fmt: skip
 ATTACKS = {
     "full": "full:FullFineTuning", "full_trainer": "full_trainer:TrainerFineTuning",
     "full_8bit": "full_8bit:EightBitFineTuning", "lora": "lora:LoRA", "qlora": "qlora:QLoRA",
