@@ -81,10 +81,17 @@ class Account(TrainerCallback):  # type: ignore[misc]
         with meter.pause(), random_state_kept(), evaluated(self.model), torch.no_grad():
             score = float(self.context.probe(self.model))
         self.trajectory.append(TrajectoryPoint(step=step, tokens=total.tokens, flops=total.flops, score=score))
+        self.context.log({"attack/selection_score": score}, step)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Score the start."""
         self.score(0)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Hand the curves on."""
+        known = {f"attack/{key}": logs[key] for key in ("loss", "learning_rate") if logs and key in logs}
+        if known:
+            self.context.log(known, state.global_step)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Look at the gradients, after the Trainer has clipped them."""

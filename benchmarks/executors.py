@@ -82,7 +82,7 @@ def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     sys.path.insert(0, str(PACKAGE))
     from harness.executors.local import PRELOAD, LocalExecutor
     from harness.executors.slots import modules
-    from harness.matrix import plan, split_file
+    from harness.grid import plan, split_file
     from harness.plan import jobs as jobs_of
 
     cells = plan(

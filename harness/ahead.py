@@ -25,6 +25,7 @@ from harness.threads import usable_cores
 
 if TYPE_CHECKING:
     from harness.spec import Spec
+    from harness.tracking import Reporting
     from harness.workshop import Workshop
 
 MOST = 8
@@ -63,9 +64,10 @@ class _Messages(Progress):
 class Ahead:
     """A pool of workers over one queue of pieces; it starts when it is first needed."""
 
-    def __init__(self, workers: int, *, cache: Path, data_dir: Path | None, progress: Progress) -> None:
+    def __init__(self, workers: int, *, cache: Path, data_dir: Path | None, progress: Progress,
+                 reporting: Reporting) -> None:  # fmt: skip
         self.workers = min(workers, MOST)
-        self._arguments, self._progress = (cache, data_dir), progress
+        self._arguments, self._progress = (cache, data_dir, reporting), progress
         self._context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in mid-air
         self._pieces, self._messages = self._context.Queue(), self._context.Queue()
         self._taken: set[str] = set()
@@ -113,7 +115,8 @@ def working_ahead(workshop: Workshop, workers: int | None) -> Iterator[None]:
     if others < 1:
         yield
         return
-    workshop.ahead = Ahead(others, cache=workshop.cache.root, data_dir=workshop.data_dir, progress=workshop.progress)
+    workshop.ahead = Ahead(others, cache=workshop.cache.root, data_dir=workshop.data_dir, progress=workshop.progress,
+                           reporting=workshop.reporting)  # fmt: skip
     try:
         yield
     finally:
@@ -129,7 +132,7 @@ def _show(messages: Any, progress: Progress) -> None:
             progress(*message)
 
 
-def _serve(pieces_: Any, messages: Any, cache: Path, data_dir: Path | None) -> None:
+def _serve(pieces_: Any, messages: Any, cache: Path, data_dir: Path | None, reporting: Reporting) -> None:
     """Life of a worker."""
     from harness.cache import Cache
     from harness.quiet import quiet_libraries, stdout_kept
@@ -140,7 +143,7 @@ def _serve(pieces_: Any, messages: Any, cache: Path, data_dir: Path | None) -> N
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet_libraries()
     progress = _Messages(messages)
-    workshop = Workshop(cache=Cache(cache), data_dir=data_dir, progress=progress)
+    workshop = Workshop(cache=Cache(cache), data_dir=data_dir, progress=progress, reporting=reporting)
     with stdout_kept():
         while True:
             piece: Piece = pieces_.get()

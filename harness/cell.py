@@ -90,7 +90,9 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop, contained: bool = Fal
             raise
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         draft.log.append(traceback.format_exc())
-    return _write(draft, folder, status, reason)
+    record = _write(draft, folder, status, reason)
+    workshop.reporting.record(record, spec)
+    return record
 
 
 def give_up(spec: Spec, reason: str, *, out: Path, data_dir: Path | None, log: str = "") -> Record:
@@ -237,9 +239,10 @@ def _costs(draft: Draft) -> Costs:
         runs.setdefault(draft.ended.role, dict(draft.ended.bills))
     first = runs.get("attacked", {})
     reference = total(runs["reference"].values()) if runs.get("reference") else None
-    lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" else None
+    unbilled = draft.spec.build_defense().unbilled
+    lock = draft.lock.bill if draft.lock and draft.spec.defense["name"] != "none" and not unbilled else None
     control = draft.control.bill if draft.control else None
-    return Costs(lock=lock, control=control, reference=reference,
+    return Costs(lock=lock, lock_reason=unbilled, control=control, reference=reference,
                  **{stage: first.get(stage) for stage in ("undo", "search", "attack")})  # fmt: skip
 
 

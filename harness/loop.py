@@ -107,6 +107,10 @@ class Run:
         if len(state.losses) == 1 or self._resumed_at == state.step - 1:
             self._charge_memory(max(cost.peak_bytes for cost in self._costs.values()))  # now with the real state
         self._context.progress(self._label, state.step, state.steps)
+        total = self._meter.total
+        self._context.log({f"{self._label}/loss": state.losses[-1],
+                           f"{self._label}/learning_rate": self._rates[state.step - 1],
+                           "tokens": total.tokens, "flops": total.flops}, state.step)  # fmt: skip
 
     def _micro(self, batch: Batch, micro: int) -> tuple[torch.Tensor, MicroCost]:
         key = (micro > 0, *((name, tuple(t.shape), t.dtype) for name, t in sorted(batch.items())))
@@ -173,6 +177,7 @@ class Run:
             score = float(self._probe(self._model))
         self._state.trajectory.append(
             TrajectoryPoint(step=self._state.step, tokens=total.tokens, flops=total.flops, score=score))  # fmt: skip
+        self._context.log({f"{self._label}/selection_score": score}, self._state.step)
 
     def _result(self, stopped: str) -> TrainResult:
         with self._engine.gathered():

@@ -8,7 +8,7 @@ budget and meter, seed, device, folder, progress. Nothing is global.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +69,8 @@ class Context:
     """Resolved precision: True trains under bf16 autocast with fp32 master weights."""
     progress: Callable[[str, int, int], None] = lambda label, done, total: None
     """Called with (label, done, total); draws a bar where there is a terminal."""
+    log: Callable[[Mapping[str, float], int], None] = lambda values, step: None
+    """Called with ({name: number}, step): curves for `--report_to`; costs the attacker nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,8 @@ class Defense(Plugin):
     pretrains: ClassVar[bool] = False
     """Whether the lock trains a model of its own from scratch (then `control` must be overridden): the control, and not
     the base, which has seen other and perhaps far more tokens, is what the locked model is compared with."""
+    unbilled: ClassVar[str | None] = None
+    """Why the cost of locking is not known, where it is not (then the record's bill of the lock is null)."""
 
     @abstractmethod
     def lock(self, base: Released, context: LockContext) -> Locked:
@@ -159,6 +163,10 @@ class Defense(Plugin):
     def compare(self, guess: dict[str, Any], secret: dict[str, Any]) -> dict[str, float]:
         """How close an attacker's guess of the secret comes, by measure; for the record, once the attack is over."""
         return {}
+
+    def disclosed(self, lock: dict[str, Any] | None) -> dict[str, Any] | None:
+        """`Released.lock` as attackers are told it; `lock` is the block that the released folder carries."""
+        return lock
 
     def rebuild(self, model: PreTrainedModel) -> PreTrainedModel:
         """Give a freshly built base-architecture `model` the locked module tree, weights to be loaded after.

@@ -97,9 +97,22 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "gguf": lambda: _installed("gguf", "gguf"),
     "ray": lambda: _installed("ray", "ray"),
     "optuna": lambda: _installed("optuna", "search"),
+    "wandb": lambda: _installed("wandb", "track"),
+    "tensorboard": lambda: _installed("tensorboard", "track"),
+    "mlflow": lambda: _installed("mlflow", "track"),
+    "argcomplete": lambda: _installed("argcomplete", "completion"),
+    "mkdocs": lambda: _installed("mkdocs", "docs"),
     "matplotlib": lambda: _installed("matplotlib", "report"),
     "pack": _pack,
     "online": _online,
     "energy": _energy,
 }
 """By name; `harness doctor` shows them all, an attack's `requires` names some."""
+
+USES = {
+    "cuda": "large models", "bf16": "speed from 20 M parameters", "gguf": "harness fetch without a hub",
+    "optuna": "--set search.trials", "wandb": "--report_to", "tensorboard": "--report_to", "mlflow": "--report_to",
+    "argcomplete": "harness completion", "mkdocs": "the documentation site", "matplotlib": "figures",
+    "pack": "most tasks, stories260k", "online": "models from the hub", "energy": "joules on the bills",
+}  # fmt: skip
+"""What each is for, where no attack says so."""

@@ -131,10 +131,11 @@ def attack_of(record: Record) -> dict[str, Any]:
 
 
 def labels(chosen: Sequence[Any]) -> dict[str, str]:
-    """Labels of plug-in choices, by their canonical JSON: the name, and where several share it, what they differ in."""
+    """Labels of plug-in choices, by their canonical JSON: the name (or the choice's own `label`) and, where several
+    share it, what they differ in."""
     by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for choice in map(_settings, chosen):
-        by_name[str(choice["name"])][canonical_json(choice)] = choice
+        by_name[str(choice.get("label") or choice["name"])][canonical_json(choice)] = choice
     found = {}
     for name, variants in by_name.items():
         keys = sorted({key for choice in variants.values() for key in choice})

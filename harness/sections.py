@@ -134,6 +134,8 @@ class Costs(Settings):
 
     lock: Bill | None = None
     """Making the locked model."""
+    lock_reason: str | None = None
+    """Why the lock's bill is null although there is a lock."""
     control: Bill | None = None
     """Pretraining the control that a lock which pretrains is compared with; no part of the lock's cost."""
     undo: Bill | None = None

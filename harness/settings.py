@@ -37,7 +37,14 @@ class Settings(BaseModel):
             if first["type"] == "extra_forbidden":
                 allowed = _inner(cls, parents[1:]).model_fields
                 raise UsageError(unknown(last, allowed, f"setting of {'.'.join(parents)}")) from None
-            raise UsageError(f"{'.'.join([*parents, last])}={first['input']!r}: {first['msg']}") from None
+            reason = first.get("ctx", {}).get("error")
+            if isinstance(reason, UsageError):  # a validator's own, whole line
+                raise reason from None
+            name = ".".join([*parents, last])
+            if first["type"] == "missing":
+                field = _inner(cls, parents[1:]).model_fields.get(last)
+                raise UsageError(f"{name} is missing: {field.description if field else 'it is required'}") from None
+            raise UsageError(f"{name}={first['input']!r}: {first['msg']}") from None
 
 
 def _inner(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:

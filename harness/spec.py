@@ -31,7 +31,8 @@ from harness.tasks.classification import ClassificationTask
 from harness.utility.spec import UtilitySpec
 
 ENVIRONMENT_PREFIX = "HARNESS_"
-NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE", "HARNESS_WORKERS"}
+NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE", "HARNESS_WORKERS",
+            "HARNESS_REPORT_TO"}  # fmt: skip
 """Environment variables that say where things are; they do not change a cell."""
 
 

@@ -23,6 +23,7 @@ from harness.progress import Progress
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.threads import threads_for, torch_threads
+from harness.tracking import Reporting
 from harness.utility import UtilityScores, evaluate_utility
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class Lock:
 class Stock:
     """Does and remembers the shared work on models that are not attacked."""
 
-    def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress) -> None:
+    def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress,
+                 reporting: Reporting | None = None) -> None:  # fmt: skip
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
+        self.reporting = reporting or Reporting()
         self.ahead: Ahead | None = None
         """Processes that make pieces of a cell beside this one; see `harness.ahead`."""
         self._own: dict[str, ClassificationTask] = {}
@@ -127,7 +130,9 @@ class Stock:
             context = LockContext(seed=derive(spec.seed, "lock"), device=self.device(spec), folder=work, meter=meter,
                                   data_dir=self.data_dir, bf16=bf16, progress=self.progress, own=own,
                                   corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip
-            with meter.stage("lock"):
+            called = f"{spec.id}-{'control' if control else 'lock'}"
+            with meter.stage("lock"), self.reporting.run(called, spec) as log:
+                context = dataclasses.replace(context, log=log)
                 locked = defense.control(fresh, context) if control else defense.lock(fresh, context)
             settings = {k: v for k, v in spec.defense.items() if k != "name"}
             lock = None if control else {"defense": spec.defense["name"], "settings": settings}
@@ -161,7 +166,7 @@ class Stock:
                               device=self.device(spec))  # fmt: skip
         lock_name = spec.defense["name"]
         name = spec.model.name if lock_name == "none" else f"{spec.model.name} locked by {lock_name}"
-        return dataclasses.replace(released, name=name)
+        return dataclasses.replace(released, name=name, lock=spec.build_defense().disclosed(released.lock))
 
     def secret(self, lock: Lock) -> Path | None:
         """The lock's secret, where it has one; an attack is shown it only if its knowledge is `secret`."""

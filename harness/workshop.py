@@ -24,6 +24,7 @@ from harness.search.curve import SearchCurve
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.stock import Lock, Stock, as_item, main_score, stored_dtype, write_json
+from harness.tracking import Log, no_log
 from harness.utility import UtilityScores
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Workshop(Stock):
         def make(entry: Path, work: Path) -> None:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
             meter = Meter(spec.budget, spent={"search": searched.bill} if searched is not None else None)
-            self._attack(spec, task, target, role, seed, secret, meter, entry, work)
+            with self.reporting.run(f"{spec.id}-{role}-{replicate + 1}", spec) as log:
+                self._attack(spec, task, target, role, seed, secret, meter, entry, work, log)
 
         folder, _ = self.entry("runs", target, key, make)
         saved = json.loads((folder / "run.json").read_text())
@@ -102,11 +104,12 @@ class Workshop(Stock):
 
     def fine_tune(
         self, spec: Spec, task: Task, target: Released, seed: int, meter: Meter, folder: Path, secret: Path | None,
-        report: Callable[[float], None] = lambda score: None,
+        report: Callable[[float], None] = lambda score: None, log: Log = no_log,
     ) -> tuple[Attacked, Released]:  # fmt: skip
         """Attack `target` on `meter`, and give the attacked model in the target's place; nothing is scored after.
 
-        `report` is told the selection score at each point of the trajectory; what it raises ends the attack.
+        `report` is told the selection score at each point of the trajectory; what it raises ends the attack. `log` is
+        given the curves.
         """
         from harness.models.digest import weights_digest
 
@@ -119,7 +122,7 @@ class Workshop(Stock):
         shown = secret if attack.knowledge is Knowledge.SECRET else None
         context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
                                 data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
-                                task=task, secret=shown, probe=probe)  # fmt: skip
+                                task=task, secret=shown, probe=probe, log=log)  # fmt: skip
         if attack.distributed and ranks.size() > 1:
             ranks.call(spec, target, seed, meter, folder, shown, self.data_dir)
         attacked = attack.attack(target, context)
@@ -128,9 +131,9 @@ class Workshop(Stock):
                                              name=f"{target.name}, attacked")  # fmt: skip
 
     def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
-                meter: Meter, entry: Path, work: Path) -> None:  # fmt: skip
+                meter: Meter, entry: Path, work: Path, log: Log) -> None:  # fmt: skip
         try:
-            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret)
+            attacked, after = self.fine_tune(spec, task, target, seed, meter, work, secret, log=log)
         except Outcome as outcome:
             outcome.bills, outcome.role = dict(meter.bills), role
             raise

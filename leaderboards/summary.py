@@ -1,4 +1,4 @@
-"""The table that `harness run` prints of one cell, from its record alone; at most 100 columns wide."""
+"""The table that `harness run` prints of one cell, from its record alone; at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.sections import Interval, Utility
 from leaderboards import units
 from leaderboards.formats import visible
 
-WIDTH = 100
+WIDTH = 80
 _SIDES = ("base", "locked", "attacked", "reference")
 
 
@@ -62,8 +62,8 @@ def _outcome(record: Record) -> str:
 def _scores(record: Record) -> str:
     score = record.score
     intervals = [getattr(score, side) for side in _SIDES]
-    rows = [_row(f"score, {score.unit or record.task.metric}", [units.number(i.value) for i in intervals]),
-            _row("  95 %", [units.ends(i) for i in intervals])]  # fmt: skip
+    rows = [_row("score", [units.number(i.value) for i in intervals]),
+            _row("  95 %", [_ends(i) for i in intervals])]  # fmt: skip
     models = [getattr(record.utility, side) for side in _SIDES[:3]]
     for task in sorted({name for model in models if model for name in model.tasks}):
         scored = [model.tasks[task].score if model and task in model.tasks else None for model in models]
@@ -73,8 +73,9 @@ def _scores(record: Record) -> str:
         rows.append(_row("utility kept", [units.number(_kept(model), 3) for model in models]))
     fidelity = record.fidelity
     if fidelity.kl is not None:
-        rows.append(_row("KL, top-1 to base", ["", f"{fidelity.kl:.4f}, {units.number(fidelity.top1_agreement)}"]))
-    return _table(rows, ["", *_SIDES])
+        rows.append(_row("KL, top-1", ["", f"{fidelity.kl:.4f}, {units.number(fidelity.top1_agreement)}"]))
+    unit = textwrap.shorten(visible(score.unit or record.task.metric), 14, placeholder="...")
+    return _table(rows, [unit, *_SIDES])
 
 
 def _recovery(record: Record) -> str:
@@ -130,7 +131,8 @@ def _bills(record: Record) -> str:
         if any(values.values()):
             over = units.divide(get(attacker) if attacker else None, get(cost.reference) if cost.reference else None)
             rows.append([label, *(show(value) for value in values.values()), units.ratio(over)])
-    return _table(rows, ["cost", *shown, "attacker/ref."])
+    table = _table(rows, ["cost", *shown, "attacker/ref."])
+    return f"{table}\n{_wrap(f'(lock: {cost.lock_reason})', '  ')}" if cost.lock_reason else table
 
 
 BILL_LINES: tuple[tuple[str, Callable[[Bill], float | None], Callable[[float | None], str]], ...] = (
@@ -157,7 +159,12 @@ def _flags(record: Record) -> str:
 
 def _utility_rows(name: str, intervals: Sequence[Interval | None]) -> list[list[str]]:
     shown = [interval or Interval() for interval in intervals]
-    return [_row(name, [units.number(i.value) for i in shown]), _row("  95 %", [units.ends(i) for i in shown])]
+    return [_row(name, [units.number(i.value) for i in shown]), _row("  95 %", [_ends(i) for i in shown])]
+
+
+def _ends(interval: Interval) -> str:
+    """An interval's ends without brackets: four of them must fit a line."""
+    return units.ends(interval).strip("[]")
 
 
 def _kept(model: Utility | None) -> float | None:
@@ -165,7 +172,7 @@ def _kept(model: Utility | None) -> float | None:
 
 
 def _row(name: str, values: Sequence[str]) -> list[str]:
-    return [textwrap.shorten(visible(name), 28, placeholder="..."), *values, *[""] * (len(_SIDES) - len(values))]
+    return [textwrap.shorten(visible(name), 14, placeholder="..."), *values, *[""] * (len(_SIDES) - len(values))]
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

@@ -29,8 +29,8 @@ def main() -> None:
     from harness.executors.base import Place
     from harness.executors.ray import RayExecutor
     from harness.executors.resources import Resources
+    from harness.grid import plan, run_matrix, split_file
     from harness.live import Board
-    from harness.matrix import plan, run_matrix, split_file
     from harness.scheduler import Rules
 
     folder, storage = Path(sys.argv[1]), sys.argv[2]

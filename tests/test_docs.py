@@ -1,10 +1,19 @@
-"""The documents: every command in them parses, every link leads somewhere, every generated part is current."""
+"""The documents: their commands work, their links lead somewhere, their generated parts are current.
+
+Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new,
+leaderboard, verify. `run` and `matrix`, which take minutes, run with `--dry-run`: all is resolved, all input checked,
+no model trained. `lock` and `evaluate` have no dry run: their spec is resolved and its inputs checked as they do it.
+`fetch` would use the network.
+"""
 
 from __future__ import annotations
 
+import doctest
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +31,68 @@ def commands() -> list[tuple[str, str]]:
             joined = block.replace("\\\n", " ")
             found += [(page.name, line.strip()) for line in joined.splitlines() if line.strip().startswith("harness ")]
     return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: a model of theirs, a locked one, and results."""
+    from harness.testing import byte_tokenizer, random_llama
+
+    folder = tmp_path_factory.mktemp("user")
+    random_llama().save_pretrained(folder / "my-llama")
+    byte_tokenizer().save_pretrained(folder / "my-llama")
+    for copy in ("my-llama-locked", "tiny-locked"):
+        shutil.copytree(folder / "my-llama", folder / copy)
+    shutil.copytree(ROOT / "leaderboards" / "results" / "facts", folder / "results")
+    return folder
+
+
+@pytest.mark.parametrize("command", sorted({command for _, command in commands()}))
+def test_every_command_works(command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from harness.cli import checks, options
+    from harness.cli.main import _dashes, main, parser
+    from harness.probes import check
+    from harness.spec import from_process
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HARNESS_CACHE", str(place / "cache"))
+    words = shlex.split(command, comments=True)[1:]
+    missing = [name for name in ("wandb", "tensorboard", "mlflow", "argcomplete", "optuna") if check(name)]
+    if any(name in command or (name, words[0]) == ("argcomplete", "completion") for name in missing):
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if words[0] in ("lock", "evaluate"):
+        args = parser().parse_args(_dashes(words))
+        spec = from_process(args.config, options.raw_spec(args), args.assignments)
+        checks.check_inputs([spec], None, lock=words[0] == "lock", attack=False)
+        return
+    assert words[0] != "fetch"
+    before = sorted(path for path in place.rglob("*") if "cache" not in path.parts)
+    assert main([*words, *(["--dry-run"] if words[0] in ("run", "matrix") else [])]) == 0
+    assert capsys.readouterr().out or (place / "board.md").exists()
+    if words[0] in ("run", "matrix", "list", "doctor", "verify"):
+        assert sorted(path for path in place.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_the_examples_in_the_api_page_are_true() -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "api.md"), module_relative=False)
+    assert failed == 0
+    assert tried > 3
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    pytest.importorskip("material")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+                          cwd=ROOT, text=True, capture_output=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "recovery" in (tmp_path / "site" / "guide" / "concepts" / "index.html").read_text()
+    away = re.findall(
+        r'<(?:link|script)[^>]+(?:href|src)="(https?://[^"]+)', (tmp_path / "site" / "index.html").read_text()
+    )
+    assert away == [], "the site fetches nothing from elsewhere"
 
 
 @pytest.mark.parametrize(("page", "command"), commands())

@@ -12,7 +12,7 @@ EXAMPLES = """\
 examples:
   harness evaluate --model tiny
   harness evaluate --model ./tiny-locked --tasks minimal_pairs
-  harness evaluate --model ./tiny-locked --tasks pack_arc_easy,pack_piqa --limit 200 --data-dir data --json
+  harness evaluate --model ./tiny-locked --tasks pack_piqa --data-dir data
 """
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.cli.terminal import print_fitting
+
 HELP = "rank the locks over all records in a folder"
 EXAMPLES = """\
 examples:
@@ -35,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         atomic_write_text(args.output, text)
     else:
-        print(text, end="")
+        print_fitting(text) if args.format == "table" else print(text, end="")
     return 0

@@ -12,7 +12,7 @@ HELP = "write a locked checkpoint that others can load"
 EXAMPLES = """\
 examples:
   harness lock --defense dlr --model tiny -o tiny-locked
-  harness lock --defense dlr --model ./my-llama -o my-llama-locked --set defense.polish_steps=2000
+  harness lock --defense dlr --model ./my-llama -o my-llama-locked
 """
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,22 +18,36 @@ from harness.files import cannot_write
 from harness.redact import redact
 from harness.text import visible
 
-VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch",
-         "doctor")  # fmt: skip
+VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch", "new",
+         "completion", "doctor")  # fmt: skip
 
 DESCRIPTION = """\
 lockbench: how much a lock on an open-weight model stops, and what it costs.
 
-Locks a real model, sends attackers that know the lock to fine-tune it anyway, and scores utility,
-attack gain and compute cost, with intervals.
+Locks a real model, sends attackers that know the lock to fine-tune it anyway,
+and scores utility, attack gain and compute cost, with intervals.
 """
 EXAMPLES = """\
 examples:
-  harness run --defense dlr --attack lora             lock the shipped model, attack it, print the table
+  harness run --defense dlr --attack lora              lock, attack, print the table
   harness matrix --defenses none,dlr --attacks full,lora,redistill
-  harness leaderboard results                          rank the locks by the lower bound of robustness
+  harness leaderboard results                          rank the locks
   harness list attacks                                 what there is
 """
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Room for the longest verb; else its help would start on a line of its own."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += 2
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs at 80 columns."""
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), 80) for part in text.strip().split("\n\n"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,13 +60,13 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(prog="harness", description=DESCRIPTION, epilog=EXAMPLES,
-                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+                  formatter_class=_Help)  # fmt: skip
     top.add_argument("--version", action="version", version=f"lockbench {version('lockbench')}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name in VERBS:
         module = import_module(f"harness.cli.{name}")
-        verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__, epilog=module.EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        verb = verbs.add_parser(name, help=module.HELP, description=_wrapped(module.__doc__ or ""),
+                                epilog=module.EXAMPLES, formatter_class=_Help)  # fmt: skip
         module.add_options(verb)
         verb.set_defaults(run=module.run)
     return top
@@ -60,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; exit status 0 (every cell has an outcome), 1 (some failed) or 2 (usage)."""
     warnings.formatwarning = lambda message, *_, **__: f"harness: {message}\n"
     top = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import_module("harness.cli.completion").answer(top)
     args = top.parse_args(_dashes(sys.argv[1:] if argv is None else argv))
     if args.verb is None:
         top.print_help()

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import checks, execution, options
+from harness.cli.terminal import print_fitting
 
 HELP = "run a grid of cells, from a file or from comma lists"
 EXAMPLES = """\
 examples:
   harness matrix --defenses none,dlr --attacks full,lora,checkpointing,redistill
-  harness matrix --defenses none,dlr --attacks lora --tasks python_source,fictional_facts --seeds 0,1,2
-  harness matrix --defenses none,dlr --attacks standard                the ensemble that locks are ranked under
-  harness matrix grid.yaml --dry-run                                   the plan: what is shared, what it may cost
-  harness matrix grid.yaml --workers 4 --timeout 3600                  four processes; a cell that hangs is given up
-  harness matrix grid.yaml --executor ray --resources gpus=1,cpus=4    on the Ray cluster of this machine
+  harness matrix --defenses none,dlr --attacks lora --seeds 0,1,2
+  harness matrix --defenses dlr --attacks standard     what ranks a lock
+  harness matrix grid.yaml --dry-run                   the plan, and its cost
+  harness matrix grid.yaml --workers 4 --timeout 3600  processes; no hanging
+  harness matrix grid.yaml --executor ray --resources gpus=1,cpus=4
 
-a file has the axes as lists (models, defenses, attacks, tasks, seeds; an entry is a name or a
-mapping with settings), and beside them any key of the spec (budget, replicates, utility, ...):
+a file has the axes as lists (models, defenses, attacks, tasks, seeds; an
+entry is a name or a mapping with settings), and beside them any key of the
+spec (budget, replicates, utility, ...):
   defenses: [none, {name: dlr, depth: 32}]
   attacks: [full, lora]
   budget: {steps: 200}
@@ -33,27 +35,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_spec_options(parser, plural=True)
     options.add_place_options(parser)
     execution.add_options(parser)
+    options.add_report_option(parser)
     parser.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, check, run or resume, print the leaderboard of what ran."""
-    from harness.matrix import plan
+    from harness.grid import plan
 
     grid, common = _grid(args)
     cells = plan(grid, common)
     data_dir = options.data_dir(args)
     options.workers(args)
     execution.check(args)
+    options.reporting(args)
     checks.check_inputs(cells, data_dir)
     if args.dry_run:
         _print_plan(cells, args)
         return 0
     checks.check_places(args.out, args.cache)
 
+    from harness.grid import run_matrix
     from harness.live import Board
-    from harness.matrix import run_matrix
     from harness.quiet import quiet_libraries, stdout_kept
 
     quiet_libraries()
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    from harness.matrix import AXES, split_file
+    from harness.grid import AXES, split_file
     from harness.spec import layers, read_yaml
 
     grid, from_file = split_file(read_yaml(args.file)) if args.file else ({}, {})
@@ -155,5 +159,5 @@ def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
                 separator = ","
         print("]" if separator == "," else "[]")
         return
-    print(leaderboard(args.out, cells=True))
-    print(leaderboard(args.out))
+    print_fitting(leaderboard(args.out, cells=True) + "\n")
+    print_fitting(leaderboard(args.out))

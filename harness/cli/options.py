@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.tracking import Reporting
 
 DTYPES = {"float32", "bfloat16", "float16"}
 
@@ -57,6 +60,25 @@ def add_worker_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes in which pieces of a cell (references, "
                         "attacks) run side by side when the model is small and on the CPU; default HARNESS_WORKERS, "
                         "else one a core")  # fmt: skip
+
+
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """Where else to show curves and results; it does not change a cell."""
+    parser.add_argument("--report-to", metavar="NAME,...", help="wandb, tensorboard, mlflow, all or none (--report_to "
+                        "works too): curves and results go there, files into OUT/logs; default HARNESS_REPORT_TO, "
+                        "else none")  # fmt: skip
+
+
+def reporting(args: argparse.Namespace) -> Reporting:
+    """`--report-to`, else `HARNESS_REPORT_TO`, else none.
+
+    Raises:
+        UsageError: an unknown name, or one that is not installed.
+    """
+    from harness.tracking import Reporting, parse_names
+
+    names = parse_names(getattr(args, "report_to", None) or os.environ.get("HARNESS_REPORT_TO"))
+    return Reporting(names, args.out / "logs") if names else Reporting()
 
 
 def workers(args: argparse.Namespace) -> int | None:
@@ -141,4 +163,5 @@ def workshop(args: argparse.Namespace, progress: Any) -> Any:
     from harness.cache import Cache, default_root
     from harness.workshop import Workshop
 
-    return Workshop(cache=Cache(args.cache or default_root()), data_dir=data_dir(args), progress=progress)
+    return Workshop(cache=Cache(args.cache or default_root()), data_dir=data_dir(args), progress=progress,
+                    reporting=reporting(args))  # fmt: skip

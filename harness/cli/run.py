@@ -9,16 +9,18 @@ from typing import Any
 
 from harness import ranks
 from harness.cli import checks, options
+from harness.cli.terminal import print_fitting
 
 HELP = "lock a model, attack it, print the scored table"
 EXAMPLES = """\
 examples:
   harness run --defense dlr --attack lora
-  harness run --defense none --attack lora --task fictional_facts      the undefended control
-  harness run --defense dlr --attack full --set defense.depth=32 --set attack.learning_rate=3e-3
-  harness run --defense dlr --attack standard                          every attack that locks are ranked under
-  harness run --model ./my-llama --defense dlr --attack redistill --budget steps=200,memory=8GiB
-  harness run --model hf --model_args pretrained=./my-llama,dtype=bfloat16 --attack full --json
+  harness run --defense none --attack lora             the control
+  harness run --defense dlr --attack full --set attack.learning_rate=3e-3
+  harness run --defense dlr --attack standard          what ranks a lock
+  harness run --model ./my-llama --defense dlr --budget steps=200,memory=8GiB
+  harness run --model hf --model_args pretrained=./my-llama,dtype=bfloat16
+  harness run --defense external --set defense.path=./locked-by-others
 """
 
 
@@ -27,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_spec_options(parser)
     options.add_place_options(parser)
     options.add_worker_option(parser)
+    options.add_report_option(parser)
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved spec and its id, run nothing")
     parser.add_argument("--log-samples", action="store_true", help="accepted for lm-eval's sake: items are always kept")
@@ -34,11 +37,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resolve, run or resume, print."""
-    from harness.matrix import plan
+    from harness.grid import plan
     from harness.spec import layers
 
     specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
     data_dir, workers = options.data_dir(args), options.workers(args)
+    options.reporting(args)
     checks.check_inputs(specs, data_dir)
     if not args.dry_run:
         checks.check_places(args.out, args.cache)
@@ -61,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
                 record = run_cell(spec, out=args.out, workshop=workshop)
             records.append(record)
             if not args.json:
-                print(cell_summary(record))
+                print_fitting(cell_summary(record))
                 print(f"\nrecord: {args.out / 'cells' / record.id / 'record.json'}")
     if args.json:
         print(_json(records))
     elif len(records) > 1:
-        print(f"\n{_worst_case(records, args)}", end="")
+        print_fitting(f"\n{_worst_case(records, args)}")
     return int(any(record.status == "failed" for record in records))
 
 

@@ -22,8 +22,8 @@ EXAMPLES = """\
 examples:
   harness verify results
   harness verify results --data-dir data --cache ./cache
-  harness verify results --quick                       figures only: no data, no weights, no cache
-  harness verify submission --rerun 2                  and two cells, drawn at random, are run again from nothing
+  harness verify results --quick                       figures only
+  harness verify submission --rerun 2                  and run two cells again
 
 exit status 1 when there is a mismatch
 """

@@ -7,13 +7,14 @@ scheduler's business, and so equal for all executors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from harness.claims import Mode
 from harness.plan import Job
 from harness.progress import Progress
+from harness.tracking import Reporting
 
 How = Literal["done", "outcome", "failed", "usage", "no_room", "busy", "interrupted", "crashed"]
 """How a job ended.
@@ -32,6 +33,8 @@ class Place:
     cache: Path
     data_dir: Path | None = None
     claims: Mode = "auto"
+    reporting: Reporting = field(default=Reporting())
+    """Where else curves and results are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)

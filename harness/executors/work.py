@@ -43,7 +43,8 @@ def _do(job: Job, place: Place, progress: Progress) -> str:
     from harness.spec import Spec
     from harness.workshop import Workshop
 
-    workshop = Workshop(cache=Cache(place.cache), data_dir=place.data_dir, progress=progress)
+    workshop = Workshop(cache=Cache(place.cache), data_dir=place.data_dir, progress=progress,
+                        reporting=place.reporting)  # fmt: skip
     if job.kind != "cell":
         make(job.piece, workshop)
         return ""

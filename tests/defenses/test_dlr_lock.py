@@ -23,16 +23,10 @@ from harness.models.families import find_mlps
 from harness.models.load import load_model
 from harness.models.save import save_released
 from harness.plugins import LockContext, Released
+from harness.testing import documents
 
 QUICK = {"depth": 4, "module_steps": 20, "polish_steps": 20, "generated_tokens": 512, "block_size": 32,
          "self_generated": 0.1, "check_every": 10}  # fmt: skip
-TEXT = "the lock holds the door and the door holds the house while the wind is blowing over the old hill"
-
-
-def documents(split: str) -> list[str]:
-    """Text with something to predict."""
-    words, step = TEXT.split(), 7 if split == "train" else 5
-    return [" ".join(words[(i * step + j * j) % len(words)] for j in range(60)) for i in range(12)]
 
 
 @pytest.fixture
@@ -85,14 +79,6 @@ def test_only_the_nets_change(base: Released, lock: Callable[..., Any]) -> None:
     assert all(isinstance(site.module, DLRNet) for site in find_mlps(locked.model))
     assert all(parameter.requires_grad for parameter in locked.model.parameters())
     assert not locked.model.training
-
-
-def test_same_seed_same_weights_other_seed_other_weights(lock: Callable[..., Any], base: Released) -> None:
-    import copy
-
-    digests = [weights_digest(lock(Released(model=copy.deepcopy(base.model), tokenizer=base.tokenizer, digest="",
-                                            name="copy"), seed)[0].model) for seed in (3, 3, 4)]  # fmt: skip
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_divergence_is_an_outcome() -> None:

@@ -21,18 +21,12 @@ from harness.models.digest import weights_digest
 from harness.models.load import load_model
 from harness.models.save import save_released
 from harness.plugins import LockContext, Released
+from harness.testing import documents
 
 QUICK: dict[str, Any] = {"max_steps": 40, "learning_rate": 6e-3, "alpha": 0.5, "block_size": 32,
                          "per_device_train_batch_size": 4, "warmup_ratio": 0.0}  # fmt: skip
 KL = 0.15
 """Nats a token that the locked model may differ by here."""
-TEXT = "the lock holds the door and the door holds the house while the wind is blowing over the old hill"
-
-
-def documents(split: str) -> list[str]:
-    """Text with something to predict."""
-    words, step = TEXT.split(), 7 if split == "train" else 5
-    return [" ".join(words[(i * step + j * j) % len(words)] for j in range(60)) for i in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +148,6 @@ def test_the_loss_is_algorithm_1(base: Released, retain: Any) -> None:
     assert float(kl) > 1e-3
     assert float(found) == pytest.approx(float(
         0.7 * kept - 0.3 * torch.cat(list(exact_top(other).values())).mean()), rel=1e-4)  # fmt: skip
-
-
-def test_same_seed_same_weights_other_seed_other_weights(base: Released) -> None:
-    digests = [weights_digest(lock(base, seed, max_steps=4)[0].model) for seed in (3, 3, 4)]
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_divergence_and_lack_of_memory_are_outcomes(base: Released) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
 from harness.estimate import Precedents, estimated
-from harness.matrix import plan
+from harness.grid import plan
 from harness.plan import Job, jobs
 
 

@@ -11,7 +11,7 @@ from harness.cache import Cache
 from harness.cell import run_cell
 from harness.cli.main import main
 from harness.errors import UsageError
-from harness.matrix import plan
+from harness.grid import plan
 from harness.progress import Progress
 from harness.recheck import recheck
 from harness.record import Record

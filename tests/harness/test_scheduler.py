@@ -12,8 +12,8 @@ import pytest
 from harness.claims import Claims
 from harness.errors import UsageError
 from harness.executors.base import Ended, Event, Place
+from harness.grid import plan
 from harness.live import Board
-from harness.matrix import plan
 from harness.plan import Job, jobs
 from harness.record import Record, read_record
 from harness.scheduler import Rules, Scheduler
