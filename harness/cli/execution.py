@@ -70,7 +70,8 @@ def executor(args: argparse.Namespace, cells: Sequence[Spec], data_dir: Path | N
     from harness.scheduler import Rules
 
     place = Place(out=args.out.absolute(), cache=(args.cache or default_root()).absolute(),
-                  data_dir=data_dir and data_dir.absolute(), claims=args.claims, reporting=options.reporting(args))  # fmt: skip
+                  data_dir=data_dir and data_dir.absolute(), claims=args.claims,
+                  reporting=options.reporting(args))  # fmt: skip
     return _executor(args, cells, place), place, Rules(timeout=args.timeout, retries=args.retries)
 
 

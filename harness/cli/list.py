@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    rows = [row for kind in KINDS if args.kind in (None, kind) for row in _rows(kind, args.name)]
+    rows = [row for kind in KINDS if args.kind in (None, kind) for row in _rows(kind, args.name, bool(args.json or args.name))]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -68,7 +68,8 @@ def _settings(row: dict[str, Any]) -> str:
     return f"{text}\n{_table(body, head)}"
 
 
-def _rows(kind: str, only: str | None = None) -> list[dict[str, Any]]:
+def _rows(kind: str, only: str | None, settings: bool) -> list[dict[str, Any]]:
+    """A mapping a plug-in; `settings` adds the JSON Schema of each key, which takes longer than all the rest."""
     plugins: registry.Registry[Any] = getattr(registry, kind)()
     rows = []
     for name, plugin in ({only: plugins.get(only)} if only else plugins.working()).items():
@@ -80,7 +81,7 @@ def _rows(kind: str, only: str | None = None) -> list[dict[str, Any]]:
             row["note"] = "needs the data pack" if plugin.needs_pack else "embedded"
         if kind == "models":
             row["note"] = f"{plugin.parameters:,}"
-        if kind in ("defenses", "attacks", "tasks"):
+        if settings and kind in ("defenses", "attacks", "tasks"):
             row["settings"] = plugin.Settings.model_json_schema()["properties"] if plugin.Settings.model_fields else {}
         rows.append(row)
     return rows
