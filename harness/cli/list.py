@@ -32,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    rows = [row for kind in KINDS if args.kind in (None, kind) for row in _rows(kind, args.name, bool(args.json or args.name))]
+    kinds, settings = [kind for kind in KINDS if args.kind in (None, kind)], bool(args.json or args.name)
+    rows = [row for kind in kinds for row in _rows(kind, args.name, settings)]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
