@@ -112,7 +112,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
 USES = {
     "cuda": "large models", "bf16": "speed from 20 M parameters", "gguf": "harness fetch without a hub",
     "optuna": "--set search.trials", "wandb": "--report_to", "tensorboard": "--report_to", "mlflow": "--report_to",
-    "argcomplete": "harness completion", "mkdocs": "the documentation site", "matplotlib": "figures",
+    "argcomplete": "harness completion", "ray": "harness matrix --executor ray", "mkdocs": "the documentation site",
+    "matplotlib": "figures",
     "pack": "most tasks, stories260k", "online": "models from the hub", "energy": "joules on the bills",
 }  # fmt: skip
 """What each is for, where no attack says so."""

@@ -9,8 +9,8 @@ HELP = "the model card of a locked folder, with measured results"
 EXAMPLES = """\
 examples:
   harness card tiny-locked                             print the card
-  harness card tiny-locked --results results           with what the records say of these very weights
-  harness card tiny-locked --results results --write   put it into tiny-locked/README.md
+  harness card tiny-locked --results results    with what was measured
+  harness card tiny-locked --results results --write    into its README.md
 """
 
 

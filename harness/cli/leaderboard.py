@@ -13,7 +13,7 @@ examples:
   harness leaderboard results
   harness leaderboard results --format markdown -o board.md
   harness leaderboard results --cells --format csv
-  harness leaderboard results --format html -o board.html      one page: filters, charts, every cell
+  harness leaderboard results --format html -o board.html    one page, charts
 """
 FORMATS = ("table", "markdown", "csv", "latex", "json", "html")
 

@@ -11,9 +11,10 @@ HELP = "lay folders of results together, and report clashes"
 EXAMPLES = """\
 examples:
   harness merge results-a results-b -o all
-  harness merge colleague/results -o results           into a folder that holds results already
+  harness merge colleague/results -o results    into a folder with results
 
-exit status 1: some cells clash; all their sides are under clashes/ of the output folder
+exit status 1: some cells clash; all their sides are under clashes/ of the
+output folder
 """
 
 

@@ -62,7 +62,7 @@ def test_settings_of_the_parts_have_their_names() -> None:
 
 
 @pytest.mark.parametrize(("defense", "assignment", "message"), [
-    ("dlr+nonsense", None, "unknown defense 'nonsense'.*Allowed: dlr, none"),
+    ("dlr+nonsense", None, "unknown defense 'nonsense'.*Allowed: dlr, external, none"),
     ("dlr+", None, "unknown defense ''"),
     ("dlr+dlr", None, "names a part twice"),
     ("dlr+none", "defense.depth=3", "unknown setting of defense 'depth'. Allowed: dlr, none"),
