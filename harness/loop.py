@@ -63,7 +63,7 @@ class Run:
         self._spent, self._resumed_at = Bill(), -1
         self._seconds_before = self._meter.total.seconds
         self._first = batches(0, 0)
-        self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps
+        self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps * engine.most_evaluations
         self._allowed = self._meter.remaining()
         steps, limit = plan_steps(settings.max_steps, self._allowed, self._tokens)
         self._state = State(steps=steps, limit=limit)
@@ -91,15 +91,19 @@ class Run:
         return self._result(stopped or state.limit)
 
     def _one_step(self) -> None:
-        state, losses = self._state, []
+        state, losses, once = self._state, [], Bill()
         for micro in range(self._settings.gradient_accumulation_steps):
             batch = self._batches(state.step, micro) if state.step or micro else self._first
             tokens = count_tokens(batch)
             batch = {key: value.to(self._engine.device) for key, value in batch.items()}
             loss, cost = self._micro(batch, micro)
             losses.append(loss)
-            self._charge(Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens))
+            bill = Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens)
+            self._charge(bill)
+            once = once.plus(bill)
         finite = self._engine.update(self._rates[state.step])
+        for _ in range(self._engine.evaluations - 1):  # a line search looked at the same batches again
+            self._charge(once)
         state.skipped += not finite
         state.step += 1
         state.losses.append(float(torch.stack(losses).mean()))
@@ -126,7 +130,8 @@ class Run:
 
     def _replan(self, cost: MicroCost) -> None:
         """Now that the FLOPs of a step are known, and before the first update: does the plan still fit?"""
-        flops = (cost.forward_flops + cost.backward_flops) * self._settings.gradient_accumulation_steps
+        passes = self._settings.gradient_accumulation_steps * self._engine.most_evaluations
+        flops = (cost.forward_flops + cost.backward_flops) * passes
         steps, limit = plan_steps(self._state.steps, self._allowed, self._tokens, flops)
         if steps < self._state.steps:
             self._state.steps, self._state.limit = steps, limit

@@ -9,8 +9,10 @@ from pydantic import Field, field_validator
 from harness.settings import Settings
 
 OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "muon", "shampoo", "soap",
-                   "psgd_kron")  # fmt: skip
+                   "psgd_kron", "sophia", "adahessian", "lbfgs")  # fmt: skip
 """What `harness.optimizers` can build, known without torch, so that another name is refused before a lock is made."""
+NOT_RESUMABLE = ("shampoo", "soap", "psgd_kron", "lbfgs")
+"""Optimizers whose state is no flat set of tensors: a run with them has no checkpoints (`save_steps`)."""
 
 
 class TrainSettings(Settings):

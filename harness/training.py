@@ -100,7 +100,7 @@ def train(
         OverBudget: the budget does not allow a single step.
         UsageError: nothing of the model requires a gradient, an unknown optimizer, or `lr_scale` names other tensors.
     """
-    from harness.engine import Engine, PlainEngine, checkpointed, to_master_weights
+    from harness.engine import Engine, checkpointed, plain_engine, to_master_weights
     from harness.loop import Run, evaluated
     from harness.meters.memory import memory_cap, real_out_of_memory
     from harness.reproducible import reproducible
@@ -131,7 +131,7 @@ def train(
 
             engine = ZerothOrderEngine(model, named, settings, context, loss_fn, zeroth_order)
         else:
-            engine = PlainEngine(model, named, settings, context, loss_fn, lr_scale or {})
+            engine = plain_engine(settings.optim)(model, named, settings, context, loss_fn, lr_scale or {})
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
                       beside_bytes=beside_bytes)  # fmt: skip
