@@ -30,6 +30,8 @@ class UndoSpecDefSettings(UndoneSettings):
     """Steps of KL to the locked model after the repair, every parameter trained; 0 is no distillation."""
     distil_learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the distillation (cosine)."""
+    distil_optim: Literal["muon", "adamw_torch"] = "adamw_torch"
+    """Optimizer of the distillation."""
     distil_batch_size: int = Field(8, gt=0)
     """Sequences a step of the distillation."""
     sampled_tokens: int = Field(16384, ge=0)

@@ -135,13 +135,14 @@ class DLRNet(nn.Module):
         if self.checkpoint and torch.is_grad_enabled():
             size = -(-len(self.blocks) // self.segments)
             for first in range(0, len(self.blocks), size):
-                h = checkpoint(self._run, h, first, first + size, use_reentrant=False)
+                h = checkpoint(self.run_blocks, h, first, first + size, use_reentrant=False)
         else:
-            h = self._run(h, 0, len(self.blocks))
+            h = self.run_blocks(h, 0, len(self.blocks))
         out: torch.Tensor = (h - x if self.head is None else self.head(h)) * self.gain
         return out if self.shift is None else out + self.shift
 
-    def _run(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    def run_blocks(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Through the blocks `first` to `last - 1`, (..., width) to (..., width)."""
         for block in list(self.blocks)[first:last]:
             h = block(h)
         return h
