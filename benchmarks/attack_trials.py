@@ -4,8 +4,8 @@
     python benchmarks/attack_trials.py --which undo_specdef --model base=DIR --model specdef=DIR --date YYYY-MM-DD
     python benchmarks/attack_trials.py --table                                      write the tables into the notes
 
-One row a run in docs/data/attack_trials.json: python_source, 100 steps of 8 x 128 tokens, seed 0 where no other is named,
-scored on the selection split.
+One row a run in docs/data/attack_trials.json: python_source, sequences of 128 tokens, 8 a step where no other number is
+named, seed 0, scored on the selection split.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ DATA = DOCS / "data" / "attack_trials.json"
 TASK = "python_source"
 KEYS = ("target", "attack", "settings", "learning_rate")
 OPTIMIZERS = {
-    "adamw_torch": (3e-3,), "sophia": (3e-4, 1e-3, 3e-3, 1e-2), "adahessian": (3e-4, 1e-3, 3e-3, 1e-2),
-    "lbfgs": (1e-3, 3e-3, 1e-2),
+    "adamw_torch": (3e-3, 1e-2), "sophia": (1e-3, 3e-3, 1e-2), "adahessian": (1e-3, 3e-3, 1e-2), "lbfgs": (1e-3, 3e-3),
 }  # fmt: skip
-UNDOS: tuple[dict[str, Any], ...] = (
-    {}, {"distil_steps": 150}, {"distil_optim": "muon"}, {"distil_optim": "muon", "distil_steps": 150},
-)  # fmt: skip
+SHORT = {"max_steps": 30, "per_device_train_batch_size": 4}
+"""For the optimizers: a step of those that look at curvature costs several of AdamW's."""
+UNDOS: tuple[dict[str, Any], ...] = ({}, {"distil_optim": "muon"}, {"distil_optim": "muon", "distil_steps": 150})
 
 
 def wanted(which: str) -> Iterator[tuple[str, str, dict[str, Any], float]]:
@@ -36,14 +35,13 @@ def wanted(which: str) -> Iterator[tuple[str, str, dict[str, Any], float]]:
     if which == "optimizers":
         for optim, rates in OPTIMIZERS.items():
             for rate in rates:
-                yield "base", "full", {"optim": optim}, rate
+                yield "base", "full", {"optim": optim, **SHORT}, rate
         return
-    for target in ("base", "specdef"):
-        yield target, "full", {}, 3e-3
-    yield "specdef", "full", {}, 2e-3
-    yield "specdef", "full", {"optim": "muon"}, 3e-3
+    half = {"max_steps": 50}
+    yield "base", "full", half, 3e-3
     for settings in UNDOS:
-        yield "specdef", "undo_specdef", settings, 3e-3
+        yield "specdef", "undo_specdef", half | settings, 3e-3
+    yield "specdef", "full", half | {"optim": "muon"}, 3e-3
 
 
 def table(rows: list[dict[str, Any]], title: str) -> str:
