@@ -19,7 +19,7 @@ from harness.train_settings import TrainSettings
 if TYPE_CHECKING:
     from harness.plugins import Context
 
-SEARCH = 8
+SEARCH = 10
 """Vectors of all trained numbers that one line search holds at most, beside the optimizer's state."""
 _REJECTED = 1e10
 """The loss of a point where it is not finite: the search turns back, and its interpolation does not overflow."""

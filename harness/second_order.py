@@ -22,7 +22,7 @@ from harness.train_settings import TrainSettings
 if TYPE_CHECKING:
     from harness.plugins import Context
 
-_ONCE = ("differentiate twice", "derivative for", "does not support")
+_ONCE = ("differentiate twice", "derivative for")
 """In torch's messages where an operation has no second derivative."""
 
 
@@ -41,6 +41,7 @@ class SecondOrderEngine(PlainEngine):
         super().__init__(model, named, settings, context, loss_fn, lr_scale)
         self._named = list(named)
         self._diagonal = {p: torch.zeros_like(p, requires_grad=False) for p in self._params}
+        self._checked = False
         self._scale = SOPHIA_GAMMA if settings.optim == "sophia" else 1.0
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -54,6 +55,7 @@ class SecondOrderEngine(PlainEngine):
         with twice_differentiable(self._settings.optim):
             grads = torch.autograd.grad(loss, self._params, create_graph=True, allow_unused=True)
             reached = [(p, g) for p, g in zip(self._params, grads, strict=True) if g is not None]
+            self._check_once([g for _, g in reached])
             curved = [(p, g, _signs(p)) for p, g in reached if g.requires_grad]
             products: Sequence[torch.Tensor | None] = torch.autograd.grad(
                 [g for _, g, _ in curved], [p for p, _, _ in curved], [z for _, _, z in curved], allow_unused=True
@@ -67,7 +69,8 @@ class SecondOrderEngine(PlainEngine):
 
     def update(self, learning_rate: float) -> bool:
         """See `Engine`; the step is skipped, and the tensor named, for an estimate that is not finite too."""
-        bad = {name for name, p in self._named if not bool(self._diagonal[p].isfinite().all())}
+        known = torch.stack([self._diagonal[p].isfinite().all() for p in self._params]).tolist()  # one wait
+        bad = {name for (name, _), finite in zip(self._named, known, strict=True) if not finite}
         self.watch.nonfinite |= bad
         if bad:
             self.watch.clip(0)
@@ -75,6 +78,20 @@ class SecondOrderEngine(PlainEngine):
         finite = not bad and super().update(learning_rate)
         torch._foreach_zero_(list(self._diagonal.values()))
         return finite
+
+    def _check_once(self, grads: Sequence[torch.Tensor]) -> None:
+        """An autograd function that is differentiable once would leave its share of the curvature out, silently."""
+        nodes: list[Any] = [] if self._checked else [g.grad_fn for g in grads]
+        seen: set[Any] = set()
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            if node.name() == "torch::autograd::Error":
+                raise RuntimeError("cannot differentiate twice a function that is marked once_differentiable")
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+        self._checked = True
 
     def _step(self) -> None:
         step: Any = self.optimizer.step
