@@ -31,7 +31,7 @@ class CheckpointingSettings(FullSettings):
     """What a deep module does: `recompute` itself in pieces, or keep its ends and walk back from the output by
     fixed-point iteration, block by block, recomputing where that does not arrive (`reversible`)."""
     tolerance: float = Field(1e-4, gt=0)
-    """`reversible`: largest relative error of a row of a module's recovered input; above it the module is recomputed."""
+    """`reversible`: largest relative error of a row of a module's recovered input; above it the module recomputes."""
     iterations: int = Field(30, gt=0)
     """`reversible`: most iterations on a block; one that takes more makes the module be recomputed."""
 

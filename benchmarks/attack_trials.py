@@ -1,6 +1,6 @@
 """Trials behind two choices of an attacker: the optimizers that look at curvature, and how SpecDef is undone.
 
-    python benchmarks/attack_trials.py --which optimizers --model base=DIR --date YYYY-MM-DD       fill in what is missing
+    python benchmarks/attack_trials.py --which optimizers --model base=DIR --date YYYY-MM-DD    fill in what is missing
     python benchmarks/attack_trials.py --which undo_specdef --model base=DIR --model specdef=DIR --date YYYY-MM-DD
     python benchmarks/attack_trials.py --table                                      write the tables into the notes
 
@@ -27,7 +27,7 @@ OPTIMIZERS = {
 }  # fmt: skip
 SHORT = {"max_steps": 30, "per_device_train_batch_size": 4}
 """For the optimizers: a step of those that look at curvature costs several of AdamW's."""
-UNDOS: tuple[dict[str, Any], ...] = ({}, {"distil_optim": "muon"}, {"distil_optim": "muon", "distil_steps": 150})
+UNDOS: tuple[dict[str, Any], ...] = ({}, {"distil_optim": "muon"}, {"distil_steps": 150})
 
 
 def wanted(which: str) -> Iterator[tuple[str, str, dict[str, Any], float]]:
@@ -78,7 +78,7 @@ def main() -> None:
     """Fill in missing rows, or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--which", choices=("optimizers", "undo_specdef"))
-    parser.add_argument("--model", action="append", default=[], help="name=folder of a model as saved by `harness lock`")
+    parser.add_argument("--model", action="append", default=[], help="name=folder of a model, as `harness lock` saves it")
     parser.add_argument("--date")
     parser.add_argument("--most", type=int, default=100, help="runs, then stop")
     parser.add_argument("--table", action="store_true")

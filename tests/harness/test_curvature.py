@@ -109,7 +109,9 @@ def test_gradients_are_those_of_the_plain_engine(tmp_path: Path) -> None:
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.c, self.unused = (torch.nn.Parameter(torch.full((4,), x)) for x in (0.5, 2.0, 1.0, 3.0))
+            self.a, self.b, self.c, self.unused = (
+                torch.nn.Parameter(torch.full((4,), x)) for x in (0.5, 2.0, 1.0, 3.0)
+            )
 
     def loss(model: Any, _: Batch) -> torch.Tensor:
         return (model.a + model.b).pow(3).sum() + model.c.sum()
@@ -141,7 +143,7 @@ def test_flops_by_hand(tmp_path: Path) -> None:
           loss_fn=lambda m, batch: m(batch["x"]).pow(2).mean())  # fmt: skip
     assert meter.total.forward_flops == 3 * (first + last)
     gradient = first + 2 * last  # dA, dB, and through B
-    # Back through dA = g'x to g; dB = e'h to e and h; g = (e B) tanh' to e and B; then y = B h to h and B, h = A x to A.
+    # Back through dA = g'x to g; dB = e'h to e and h; g = (e B) tanh' to e and B; y = B h to h and B; h = A x to A.
     again = first + 2 * last + 2 * last + 2 * last + first
     assert meter.total.backward_flops == 3 * (gradient + again)
 
