@@ -2,8 +2,8 @@
 
 A block `y = h + f(h)` whose branch is a contraction is undone by iterating `h <- y - f(h)` (Behrmann et al.,
 "Invertible Residual Networks", 2019). Backward then walks from the output to the input and holds one block at a time,
-so what is kept does not grow with the depth. The input is kept as well: it says whether the walk arrived where it should, and
-where it did not, or a block did not converge, the stack is recomputed from it.
+so what is kept does not grow with the depth. The input is kept as well: it says whether the walk arrived where it
+should, and where it did not, or a block did not converge, the stack is recomputed from it.
 """
 
 from __future__ import annotations

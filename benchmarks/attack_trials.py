@@ -78,7 +78,7 @@ def main() -> None:
     """Fill in missing rows, or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--which", choices=("optimizers", "undo_specdef"))
-    parser.add_argument("--model", action="append", default=[], help="name=folder of a model, as `harness lock` saves it")
+    parser.add_argument("--model", action="append", default=[], help="name=folder, as `harness lock` saves it")
     parser.add_argument("--date")
     parser.add_argument("--most", type=int, default=100, help="runs, then stop")
     parser.add_argument("--table", action="store_true")
