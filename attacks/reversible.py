@@ -141,7 +141,7 @@ def invert(block: nn.Module, y: torch.Tensor, how: Inversions) -> torch.Tensor |
     h = y
     for _ in range(how.most):
         how.iterations += 1
-        step = y - block(h)
+        step: torch.Tensor = y - block(h)
         h = h + step
         if _largest(step, h) <= STEP:
             return h

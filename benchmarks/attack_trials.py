@@ -22,9 +22,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 DATA = DOCS / "data" / "attack_trials.json"
 TASK = "python_source"
 KEYS = ("target", "attack", "settings", "learning_rate")
-OPTIMIZERS = {
-    "adamw_torch": (3e-3, 1e-2), "sophia": (1e-3, 3e-3, 1e-2), "adahessian": (1e-3, 3e-3, 1e-2), "lbfgs": (1e-3, 3e-3),
-}  # fmt: skip
+OPTIMIZERS = {"adamw_torch": (3e-3,), "sophia": (3e-3, 1e-2), "adahessian": (3e-3, 1e-2), "lbfgs": (3e-3,)}
 SHORT = {"max_steps": 30, "per_device_train_batch_size": 4}
 """For the optimizers: a step of those that look at curvature costs several of AdamW's."""
 UNDOS: tuple[dict[str, Any], ...] = ({}, {"distil_optim": "muon"}, {"distil_steps": 150})

@@ -63,7 +63,7 @@ class LineSearchEngine(PlainEngine):
             self._set_rates(learning_rate)
             self._forget_the_last_batch()
             after = self._random_state()
-            self.optimizer.step(self._closure())  # type: ignore[arg-type]
+            self.optimizer.step(self._closure())
             self._set_random_state(after)
             self._stepped = True
         self._micros, self._loss = [], 0.0

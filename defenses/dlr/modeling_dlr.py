@@ -52,7 +52,8 @@ class _DividedByNorm(torch.autograd.Function):
 
 def _inverse_rms(h: torch.Tensor) -> torch.Tensor:
     """(..., width) to (..., 1)."""
-    return h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + EPS)
+    inverse: torch.Tensor = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + EPS)
+    return inverse
 
 
 class DLRBlock(nn.Module):
