@@ -18,7 +18,7 @@ HESSIAN_DIAGONAL = ("sophia", "adahessian")
 """Their step takes an estimate of the Hessian's diagonal beside the gradients."""
 SOPHIA_GAMMA = 0.01
 """Sophia's gamma: a coordinate moves by `learning_rate * clip(m / (gamma h), -1, 1)` (Liu et al. 2023, Algorithm 3)."""
-UNIT = {"adahessian": 20.0, "lbfgs": 300.0}
+UNIT = {"adahessian": 50.0, "lbfgs": 300.0}
 """What their rates are multiplied with, so that AdamW's learning rate is a start for them too. An L-BFGS step is a
 quasi-Newton step, whose natural rate is 1; the line search corrects it."""
 HISTORY = 10
@@ -36,7 +36,7 @@ def sophia(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def adahessian(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdaHessian without spatial averaging."""
+    """AdaHessian; its spatial averaging, over what feeds one output, is done by the engine."""
     optimizer: torch.optim.Optimizer = library("adahessian").AdaHessian(
         params, lr=settings.learning_rate, betas=(settings.adam_beta1, settings.adam_beta2),
         weight_decay=settings.weight_decay, eps=settings.adam_epsilon)  # fmt: skip

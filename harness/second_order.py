@@ -94,6 +94,9 @@ class SecondOrderEngine(PlainEngine):
         self._checked = True
 
     def _step(self) -> None:
+        if self._settings.optim == "adahessian":
+            for diagonal in self._diagonal.values():
+                _average(diagonal)
         step: Any = self.optimizer.step
         step(hessian=[self._diagonal[p] for group in self.optimizer.param_groups for p in group["params"]])
 
@@ -112,6 +115,15 @@ def twice_differentiable(optim: str) -> Iterator[None]:
             if not any(text in str(error) for text in _ONCE):
                 raise
             raise UsageError(f"optim={optim}: this model cannot be differentiated twice ({error})") from error
+
+
+def _average(diagonal: torch.Tensor) -> None:
+    """AdaHessian's spatial averaging: what feeds one output of a matrix has one size of curvature.
+
+    An entry whose one estimate happens to be near 0 would otherwise be divided by it.
+    """
+    if diagonal.ndim > 1:
+        diagonal.copy_(diagonal.abs().flatten(1).mean(1).view(-1, *[1] * (diagonal.ndim - 1)).expand_as(diagonal))
 
 
 def _signs(p: torch.Tensor) -> torch.Tensor:
