@@ -120,7 +120,7 @@ def distil(model: PreTrainedModel, locked: PreTrainedModel, tokenizer: PreTraine
     blocks = torch.cat([task[order[: max(wanted - len(own), wanted // 2)]], own])
     batches = PackedBlocks(blocks.flatten().numpy(), block_size=size, batch_size=rows,
                            seed=derive(context.seed, "distil"))  # fmt: skip
-    knobs = TrainSettings(learning_rate=settings.distil_learning_rate, max_steps=steps, optim=settings.optim,
+    knobs = TrainSettings(learning_rate=settings.distil_learning_rate, max_steps=steps, optim=settings.distil_optim,
                           eval_points=0, per_device_train_batch_size=rows, block_size=size,
                           gradient_checkpointing=settings.gradient_checkpointing,
                           save_steps=settings.save_steps)  # fmt: skip

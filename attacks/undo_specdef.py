@@ -27,10 +27,12 @@ class UndoSpecDefSettings(UndoneSettings):
     has no such gap counts as undeformed and is left alone."""
     outliers: int = Field(8, ge=1)
     """Most outlying values looked for in a matrix."""
-    distil_steps: int = Field(50, ge=0)
+    distil_steps: int = Field(150, ge=0)
     """Steps of KL to the locked model after the repair, every parameter trained; 0 is no distillation."""
     distil_learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the distillation (cosine)."""
+    distil_optim: Literal["muon", "adamw_torch"] = "adamw_torch"
+    """Optimizer of the distillation."""
     distil_batch_size: int = Field(8, gt=0)
     """Sequences a step of the distillation; a classifier's has the batches of the fine-tuning."""
     sampled_tokens: int = Field(16384, ge=0)

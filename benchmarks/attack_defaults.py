@@ -65,7 +65,8 @@ def run(folder: Path, task_name: str, attack_name: str, settings: dict[str, Any]
         return float(main_score(task, task.score(found, "selection")))
 
     return {"score": score(), "steps": result.training.steps, "flops": meter.total.flops, "seconds": round(seconds, 1),
-            "last_loss": result.training.losses[-1], "error": result.report.get("error")}  # fmt: skip
+            "last_loss": result.training.losses[-1], "error": result.report.get("error"),
+            "distil_losses": result.report.get("distil_losses")}  # fmt: skip
 
 
 def targets(base: Path, locked: Path) -> dict[str, Any]:

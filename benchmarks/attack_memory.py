@@ -19,6 +19,8 @@ SHAPE = {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384, "num_
 ATTACKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}), ("full_8bit", {}), ("lora", {}), ("qlora", {}), ("frozen_mlp", {}),
     ("checkpointing", {"segments": 0}), ("checkpointing", {"gradient_checkpointing": False}), ("checkpointing", {}),
+    ("checkpointing", {"kind": "reversible", "gradient_checkpointing": False}),
+    ("checkpointing", {"kind": "reversible"}),
     ("redistill", {"undo_steps": 1, "sampled_tokens": 0}),
 )  # fmt: skip
 DEPTHS = (0, 16, 64)

@@ -80,8 +80,13 @@ def fingerprint(**parts: Any) -> str:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[torch.Tensor, str]) -> tuple[Tensors, Scalars]:
-    """Optimizer state as flat tensors (`optimizer/<parameter>/<key>`) and plain numbers under the same keys."""
-    tensors, scalars = {}, {}
+    """Optimizer state as flat tensors (`optimizer/<parameter>/<key>`) and plain numbers under the same keys.
+
+    Some optimizers count their steps in their groups, all of which step together: `optimizer//step`.
+    """
+    groups = optimizer.param_groups
+    tensors: Tensors = {}
+    scalars: Scalars = {"optimizer//step": groups[0]["step"]} if "step" in groups[0] else {}
     for p, state in optimizer.state.items():
         for key, value in state.items():
             flat = f"optimizer/{names[p]}/{key}"
@@ -102,6 +107,10 @@ def restore_optimizer(
         if not flat.startswith("optimizer/"):
             continue
         _, name, key = flat.split("/")
+        if not name:
+            for group in optimizer.param_groups:
+                group[key] = value
+            continue
         p = by_name[name]
         if isinstance(value, torch.Tensor) and key != "step":  # a fused optimizer moves its step counters itself
             value = value.to(p.device)

@@ -82,6 +82,8 @@ class _HookWatch:
 class DeepSpeedEngine:
     """The methods of `harness.engine.Engine` over a DeepSpeed engine of world size 1."""
 
+    evaluations = most_evaluations = 1
+
     def __init__(
         self,
         model: torch.nn.Module,

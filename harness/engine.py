@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from harness.curvature import HESSIAN_DIAGONAL, UNIT
 from harness.errors import UsageError
 from harness.gradients import GradientWatch
 from harness.meters.memory import module_bytes
@@ -33,6 +34,10 @@ class Engine(Protocol):
 
     device: torch.device
     optimizer: torch.optim.Optimizer
+    evaluations: int
+    """Passes over the step's batches that the last update came to, the loop's own included."""
+    most_evaluations: int
+    """The most that a step may come to: what a budget must allow it."""
 
     @property
     def watch(self) -> Watch:
@@ -93,6 +98,8 @@ def to_master_weights(model: torch.nn.Module, *, bf16: bool) -> None:
 class PlainEngine:
     """One process, one device, autocast by accelerate."""
 
+    evaluations = most_evaluations = 1
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -127,12 +134,18 @@ class PlainEngine:
         """See `Engine`."""
         finite = self.watch.clip(self._settings.max_grad_norm)
         if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate * group["lr_scale"]
-            self.optimizer.step()
+            self._set_rates(learning_rate)
+            self._step()
             self._stepped = True
         self.optimizer.zero_grad(set_to_none=True)
         return finite
+
+    def _set_rates(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * UNIT.get(self._settings.optim, 1.0) * group["lr_scale"]
+
+    def _step(self) -> None:
+        self.optimizer.step()
 
     def resident_bytes(self) -> int:
         """See `Engine`."""
@@ -158,6 +171,19 @@ class PlainEngine:
     def close(self) -> None:
         """See `Engine`."""
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def plain_engine(optim: str) -> type[PlainEngine]:
+    """The engine that gives the optimizer `optim` what it needs beside gradients."""
+    if optim in HESSIAN_DIAGONAL:
+        from harness.second_order import SecondOrderEngine
+
+        return SecondOrderEngine
+    if optim == "lbfgs":
+        from harness.line_search import LineSearchEngine
+
+        return LineSearchEngine
+    return PlainEngine
 
 
 @contextmanager

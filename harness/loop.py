@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from harness.bill import Bill
 from harness.checkpoint import Checkpoint, fingerprint, optimizer_state, restore_optimizer
 from harness.engine import Batch, Engine
+from harness.meters.flops import FlopCounter
 from harness.meters.micro import MicroCost, measure_micro
 from harness.proof import tensor_hash, tensor_hashes
 from harness.reproducible import random_state_kept
@@ -55,15 +56,17 @@ class Run:
         probe: Callable[[Any], float] | None,
         stop: Callable[[int], bool] | None,
         beside_bytes: int,
+        spare_flops: float,
     ) -> None:
         self._model, self._batches, self._settings, self._context = model, batches, settings, context
         self._engine, self._named, self._label, self._probe, self._stop = engine, named, label, probe, stop
         self._meter, self._beside = context.meter, beside_bytes
         self._costs: dict[tuple[Any, ...], MicroCost] = {}
+        self._spare, self._dearest = spare_flops * settings.gradient_accumulation_steps, 0.0
         self._spent, self._resumed_at = Bill(), -1
         self._seconds_before = self._meter.total.seconds
         self._first = batches(0, 0)
-        self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps
+        self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps * engine.most_evaluations
         self._allowed = self._meter.remaining()
         steps, limit = plan_steps(settings.max_steps, self._allowed, self._tokens)
         self._state = State(steps=steps, limit=limit)
@@ -91,15 +94,20 @@ class Run:
         return self._result(stopped or state.limit)
 
     def _one_step(self) -> None:
-        state, losses = self._state, []
+        state, losses, once = self._state, [], Bill()
         for micro in range(self._settings.gradient_accumulation_steps):
             batch = self._batches(state.step, micro) if state.step or micro else self._first
             tokens = count_tokens(batch)
             batch = {key: value.to(self._engine.device) for key, value in batch.items()}
             loss, cost = self._micro(batch, micro)
             losses.append(loss)
-            self._charge(Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens))
+            bill = Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens)
+            self._charge(bill)
+            once = once.plus(bill)
+        self._dearest = max(self._dearest, once.flops)
         finite = self._engine.update(self._rates[state.step])
+        for _ in range(self._engine.evaluations - 1):  # a line search looked at the same batches again
+            self._charge(once)
         state.skipped += not finite
         state.step += 1
         state.losses.append(float(torch.stack(losses).mean()))
@@ -115,8 +123,12 @@ class Run:
     def _micro(self, batch: Batch, micro: int) -> tuple[torch.Tensor, MicroCost]:
         key = (micro > 0, *((name, tuple(t.shape), t.dtype) for name, t in sorted(batch.items())))
         if cost := self._costs.get(key):
-            loss = self._engine.forward(batch)
-            self._engine.backward(loss)
+            with FlopCounter() if self._spare else nullcontext() as counter:
+                loss = self._engine.forward(batch)
+                forward = counter.total if counter else 0
+                self._engine.backward(loss)
+            if counter:
+                cost = replace(cost, forward_flops=forward, backward_flops=counter.total - forward)
             return loss.detach(), cost
         params = [p for _, p in self._named]
         loss, cost = measure_micro(lambda: self._engine.forward(batch), self._engine.backward, params)
@@ -131,8 +143,12 @@ class Run:
 
     def _replan(self, cost: MicroCost) -> None:
         """Now that the FLOPs of a step are known, and before the first update: does the plan still fit?"""
-        flops = (cost.forward_flops + cost.backward_flops) * self._settings.gradient_accumulation_steps
-        steps, limit = plan_steps(self._state.steps, self._allowed, self._tokens, flops)
+        passes = self._settings.gradient_accumulation_steps * self._engine.most_evaluations
+        flops = (cost.forward_flops + cost.backward_flops) * passes
+        left = self._allowed
+        if left.flops is not None:
+            left = replace(left, flops=max(0.0, left.flops - self._spare))
+        steps, limit = plan_steps(self._state.steps, left, self._tokens, flops)
         if steps < self._state.steps:
             self._state.steps, self._state.limit = steps, limit
             self._plan()
@@ -166,6 +182,9 @@ class Run:
         left = self._meter.seconds_left()
         if left is not None and left <= 0:
             return "seconds"
+        flops = self._meter.remaining().flops if self._spare else None
+        if flops is not None and flops < self._dearest + self._spare:
+            return "flops"
         return "stop" if ended else ""
 
     def _score(self) -> None:

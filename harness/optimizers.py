@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -11,26 +10,16 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from harness import curvature, kronecker
 from harness.errors import Unavailable, UsageError
 from harness.muon import StackedMuon
 from harness.settings import unknown
-from harness.train_settings import TrainSettings
+from harness.train_settings import NOT_RESUMABLE, TrainSettings
 
 Params = Sequence[torch.nn.Parameter]
 MIN_8BIT = 256
 """Elements from which bitsandbytes keeps a tensor's state in 8 bits: one quantization block, so that the matrices of
 tiny models are quantized too (the library's default of 4096 would silently leave them at 32 bits)."""
-KRONECKER = ("shampoo", "soap", "psgd_kron")
-"""Optimizers that precondition both sides of a matrix (pytorch-optimizer): the answer to a lock that makes the problem
-ill-conditioned. Their state is no flat set of tensors, so a run with them cannot be resumed."""
-SECOND_BETA = 0.95
-"""Decay of their second moments (SOAP's own; 0.999 averages over more steps than a short attack has)."""
-REFRESH = 10
-"""Steps between new preconditioners of Shampoo and SOAP (the library's 1000 for Shampoo would be never)."""
-RMSPROP = 3
-"""The library's number for grafting Shampoo on RMSProp, so that one learning rate fits it and AdamW."""
-BLOCK, WIDEST = 512, 8192
-"""Shampoo's blocks; the longest side that is preconditioned at all (vocabularies are not)."""
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -68,7 +57,7 @@ def build_optimizer(name: str, params: Params, settings: TrainSettings) -> torch
         UsageError: an unknown name (lists the allowed ones), or one that cannot be resumed although `save_steps` asks.
         Unavailable: bitsandbytes, or pytorch-optimizer, is not installed.
     """
-    if name in KRONECKER and settings.save_steps:
+    if name in NOT_RESUMABLE and settings.save_steps:
         raise UsageError(f"save_steps={settings.save_steps}: optim={name} cannot be resumed, set save_steps=0")
     return OPTIMIZERS[check_name(name)](params, settings)
 
@@ -160,38 +149,6 @@ def _adadelta(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adadelta(params, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def _shampoo(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = _library("shampoo").ScalableShampoo(
-        params, lr=settings.learning_rate, betas=(settings.adam_beta1, SECOND_BETA), weight_decay=settings.weight_decay,
-        decoupled_weight_decay=True, moving_average_for_momentum=True, start_preconditioning_step=REFRESH,
-        preconditioning_compute_steps=REFRESH, block_size=BLOCK, shape_interpretation=False,
-        no_preconditioning_for_layers_with_dim_gt=WIDEST, graft_type=RMSPROP,
-        diagonal_eps=settings.adam_epsilon)  # fmt: skip
-    return optimizer
-
-
-def _soap(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = _library("soap").SOAP(
-        params, lr=settings.learning_rate, betas=(settings.adam_beta1, SECOND_BETA), eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay, precondition_frequency=REFRESH, max_precondition_dim=WIDEST)  # fmt: skip
-    return optimizer
-
-
-def _psgd_kron(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = _library("psgd_kron").Kron(
-        params, lr=settings.learning_rate, momentum=settings.adam_beta1, weight_decay=settings.weight_decay,
-        max_size_triangular=WIDEST)  # fmt: skip
-    return optimizer
-
-
-def _library(name: str) -> Any:
-    if importlib.util.find_spec("pytorch_optimizer") is None:
-        raise Unavailable(f"optim={name} needs pytorch-optimizer (pip install 'lockbench[optim]')")
-    import pytorch_optimizer
-
-    return pytorch_optimizer
-
-
 def _bytes(p: torch.Tensor) -> int:
     return p.numel() * p.element_size()
 
@@ -205,26 +162,6 @@ def _adafactor_bytes(p: torch.Tensor) -> int:
     return 4 * (p.numel() // p.shape[-1] + p.numel() // p.shape[-2]) if p.ndim >= 2 else 4 * p.numel()
 
 
-def _shampoo_bytes(p: torch.Tensor) -> int:
-    """Two momenta and the graft's second moment; statistics and root of both sides of every block."""
-    if p.ndim < 2 or max(p.shape) > WIDEST:
-        return 3 * _bytes(p)
-    pieces = [[min(BLOCK, side - start) for start in range(0, side, BLOCK)] for side in p.shape]
-    return 3 * _bytes(p) + 2 * 4 * sum(side**2 for block in itertools.product(*pieces) for side in block)
-
-
-def _soap_bytes(p: torch.Tensor) -> int:
-    """Two moments; statistics and eigenvectors of each side."""
-    sides = [side for side in p.shape if side <= WIDEST] if p.ndim >= 2 else []
-    return 2 * _bytes(p) + 2 * p.element_size() * sum(side**2 for side in sides)
-
-
-def _psgd_kron_bytes(p: torch.Tensor) -> int:
-    """Momentum; a triangle for each side, or a diagonal where the side is too long or alone."""
-    whole = [p.ndim >= 2 and 1 < side <= WIDEST for side in p.shape]
-    return _bytes(p) + 4 * sum(side**2 if full else side for side, full in zip(p.shape, whole, strict=True))
-
-
 OPTIMIZERS: dict[str, Callable[[Params, TrainSettings], torch.optim.Optimizer]] = {
     "adamw_torch": _adamw,
     "adamw_8bit": _adamw_8bit,
@@ -234,9 +171,12 @@ OPTIMIZERS: dict[str, Callable[[Params, TrainSettings], torch.optim.Optimizer]] 
     "adagrad": _adagrad,
     "adadelta": _adadelta,
     "muon": MuonWithAdamW,
-    "shampoo": _shampoo,
-    "soap": _soap,
-    "psgd_kron": _psgd_kron,
+    "shampoo": kronecker.shampoo,
+    "soap": kronecker.soap,
+    "psgd_kron": kronecker.psgd_kron,
+    "sophia": curvature.sophia,
+    "adahessian": curvature.adahessian,
+    "lbfgs": curvature.lbfgs,
 }
 _STATE: dict[str, Callable[[torch.Tensor], int]] = {
     "adamw_torch": lambda p: 2 * _bytes(p),
@@ -247,7 +187,10 @@ _STATE: dict[str, Callable[[torch.Tensor], int]] = {
     "adagrad": _bytes,
     "adadelta": lambda p: 2 * _bytes(p),
     "muon": lambda p: _bytes(p) if p.ndim == 2 else 2 * _bytes(p),
-    "shampoo": _shampoo_bytes,
-    "soap": _soap_bytes,
-    "psgd_kron": _psgd_kron_bytes,
+    "shampoo": kronecker.shampoo_bytes,
+    "soap": kronecker.soap_bytes,
+    "psgd_kron": kronecker.psgd_kron_bytes,
+    "sophia": curvature.diagonal_bytes,
+    "adahessian": curvature.diagonal_bytes,
+    "lbfgs": curvature.lbfgs_bytes,
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from harness.settings import Settings
 
 OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "adadelta", "muon",
-                   "shampoo", "soap", "psgd_kron")  # fmt: skip
+                   "shampoo", "soap", "psgd_kron", "sophia", "adahessian", "lbfgs")  # fmt: skip
 """What `harness.optimizers` can build, known without torch, so that another name is refused before a lock is made."""
+NOT_RESUMABLE = ("shampoo", "soap", "psgd_kron", "lbfgs")
+"""Optimizers whose state is no flat set of tensors: a run with them has no checkpoints (`save_steps`)."""
 
 
 class TrainSettings(Settings):
@@ -55,3 +57,14 @@ class TrainSettings(Settings):
         if cls.model_fields["optim"].annotation is str and name not in OPTIMIZER_NAMES:  # else by its own type
             raise ValueError(f"allowed: {', '.join(OPTIMIZER_NAMES)}")
         return name
+
+    @field_validator("weight_decay", "save_steps")
+    @classmethod
+    def _optimizer_has_it(cls, value: float, info: ValidationInfo) -> float:
+        """What an optimizer does not have is refused before a lock is made, not once it is built."""
+        optim = info.data.get("optim")
+        if value and info.field_name == "save_steps" and optim in NOT_RESUMABLE:
+            raise ValueError(f"optim={optim} cannot be resumed, set save_steps=0")
+        if value and info.field_name == "weight_decay" and optim == "lbfgs":
+            raise ValueError("optim=lbfgs has none, set weight_decay=0")
+        return value

@@ -78,6 +78,7 @@ def train(
     zeroth_order: ZerothOrder | None = None,
     beside_bytes: int = 0,
     lr_scale: Mapping[str, float] | None = None,
+    spare_flops: float = 0,
 ) -> TrainResult:
     """Train every parameter of `model` that requires a gradient, within `context.meter.budget`.
 
@@ -94,13 +95,15 @@ def train(
         zeroth_order: train by forward passes alone (MeZO); `settings.optim` and `max_grad_norm` are not used.
         beside_bytes: bytes on the device beside the model's (a teacher that `loss_fn` calls), for the memory bill.
         lr_scale: factors on the learning rate of single tensors, by name; the others have 1. Not under DeepSpeed.
+        spare_flops: for a loss whose cost depends on the data, FLOPs that a micro-batch may cost beyond the first's:
+            every micro-batch is then counted, and the budget keeps so much for the next step.
 
     Raises:
         OutOfMemory: the budget's memory, or the machine's, does not suffice.
         OverBudget: the budget does not allow a single step.
         UsageError: nothing of the model requires a gradient, an unknown optimizer, or `lr_scale` names other tensors.
     """
-    from harness.engine import Engine, PlainEngine, checkpointed, to_master_weights
+    from harness.engine import Engine, checkpointed, plain_engine, to_master_weights
     from harness.loop import Run, evaluated
     from harness.meters.memory import memory_cap, real_out_of_memory
     from harness.reproducible import reproducible
@@ -131,10 +134,10 @@ def train(
 
             engine = ZerothOrderEngine(model, named, settings, context, loss_fn, zeroth_order)
         else:
-            engine = PlainEngine(model, named, settings, context, loss_fn, lr_scale or {})
+            engine = plain_engine(settings.optim)(model, named, settings, context, loss_fn, lr_scale or {})
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
-                      beside_bytes=beside_bytes)  # fmt: skip
+                      beside_bytes=beside_bytes, spare_flops=spare_flops)  # fmt: skip
             return run.execute()
         finally:
             engine.close()

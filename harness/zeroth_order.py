@@ -45,6 +45,8 @@ class Slopes:
 class ZerothOrderEngine:
     """The methods of `harness.engine.Engine` by forward passes alone."""
 
+    evaluations = most_evaluations = 1
+
     def __init__(
         self,
         model: torch.nn.Module,

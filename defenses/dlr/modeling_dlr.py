@@ -26,26 +26,34 @@ EPS = 1e-6
 class _DividedByNorm(torch.autograd.Function):
     """`z / rms(h)`, row by row, with a backward that keeps `h`, the result and one number a row, and nothing else.
 
-    Plain autograd would keep `z` too and go over `h` four times in backward, a fifth of a block's time.
+    Plain autograd would keep `z` too and go over `h` four times in backward, a fifth of a block's time. The backward
+    can be differentiated again (`create_graph`).
     """
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         """(..., rank), (..., width) to (..., rank)."""
-        scale = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + EPS)
+        scale = _inverse_rms(h)
         out: torch.Tensor = z * scale
         ctx.save_for_backward(out, h, scale)
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """d out = scale dz - out scale / (sqrt(width) |h|) <h, dh>."""
         out, h, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the number kept has no history, and it is a function of h
+            scale = _inverse_rms(h)
         root = h.shape[-1] ** 0.5
         length = (root / scale - EPS).clamp_min(EPS)
         along = (grad * out).sum(-1, keepdim=True) * scale / (-root * length)
         return (grad * scale).to(out.dtype), (h * along).to(h.dtype)
+
+
+def _inverse_rms(h: torch.Tensor) -> torch.Tensor:
+    """(..., width) to (..., 1)."""
+    inverse: torch.Tensor = h.shape[-1] ** 0.5 / (torch.linalg.vector_norm(h, dim=-1, keepdim=True) + EPS)
+    return inverse
 
 
 class DLRBlock(nn.Module):
@@ -128,13 +136,14 @@ class DLRNet(nn.Module):
         if self.checkpoint and torch.is_grad_enabled():
             size = -(-len(self.blocks) // self.segments)
             for first in range(0, len(self.blocks), size):
-                h = checkpoint(self._run, h, first, first + size, use_reentrant=False)
+                h = checkpoint(self.run_blocks, h, first, first + size, use_reentrant=False)
         else:
-            h = self._run(h, 0, len(self.blocks))
+            h = self.run_blocks(h, 0, len(self.blocks))
         out: torch.Tensor = (h - x if self.head is None else self.head(h)) * self.gain
         return out if self.shift is None else out + self.shift
 
-    def _run(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    def run_blocks(self, h: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Through the blocks `first` to `last - 1`, (..., width) to (..., width)."""
         for block in list(self.blocks)[first:last]:
             h = block(h)
         return h

@@ -47,6 +47,8 @@ def _only_composite(func: Any, args: Any) -> bool:
     if not isinstance(func, torch._ops.OpOverload):
         return False
     device = next((a.device.type for a in args if isinstance(a, torch.Tensor)), "cpu")
+    if device == "meta":  # shapes are being inferred, nothing is computed
+        return False
     return not torch._C._dispatch_has_kernel_for_dispatch_key(str(func._name), device.upper())
 
 

@@ -58,3 +58,10 @@ def test_no_default_rate_flatters_a_lock(name: str, sweep: Any) -> None:
     if best is None:
         pytest.skip(f"fewer than two rates were tried for {family} on both tasks")
     assert kind().learning_rate == best
+
+
+def test_the_tables_of_the_trials_are_those_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    trials = importlib.import_module("attack_trials")
+    for page, text in trials.pages(json.loads(trials.DATA.read_text())).items():
+        assert page.read_text() == text

@@ -48,6 +48,21 @@ def test_gradient_reaches_every_block(norm: str, gated: bool) -> None:
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_it_can_be_differentiated_twice(gated: bool) -> None:
+    """Second-order optimizers do; the norm has a backward of its own."""
+    net = random_net(gated=gated, bias=True).double()
+    params = tuple(net.parameters())
+    x = torch.randn(3, 16, dtype=torch.float64, requires_grad=True)
+
+    def run(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        names = [name for name, _ in net.named_parameters()]
+        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *params), fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x, *params), fast_mode=True)
+
+
 @pytest.mark.parametrize("segments", [1, 2, 3])
 def test_checkpointing_gives_the_same_gradients_and_keeps_less(segments: int) -> None:
     x = torch.randn(8, 16, requires_grad=True)

@@ -60,7 +60,7 @@ def counts(bill: Bill) -> dict[str, Any]:
     return bill.model_dump(exclude={"seconds", "peak_host_bytes"})
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "sgd", "adafactor", "muon"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "sgd", "adafactor", "muon", "sophia", "adahessian"])
 def test_resumed_equals_straight_bit_for_bit(tmp_path: Path, optim: str) -> None:
     knobs = SETTINGS.model_copy(update={"optim": optim})
     model, straight, meter = once(tmp_path / "straight", knobs)

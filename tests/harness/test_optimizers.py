@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.curvature import HESSIAN_DIAGONAL
 from harness.errors import Unavailable, UsageError
 from harness.muon import StackedMuon
 from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, scale_rates, state_bytes
 from harness.train_settings import OPTIMIZER_NAMES, TrainSettings
+
+BY_GRADIENTS = sorted(set(OPTIMIZERS) - {*HESSIAN_DIAGONAL, "lbfgs"})
+"""The others step inside an engine: test_curvature.py."""
 
 
 def _problem() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -32,7 +36,7 @@ def _fit(name: str, steps: int) -> tuple[float, float, torch.optim.Optimizer, li
     return losses[0], losses[-1], optimizer, params
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", BY_GRADIENTS)
 def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
     first, last, optimizer, params = _fit(name, 30)
     assert last < 0.9 * first
@@ -44,8 +48,8 @@ def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
 @pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
 @pytest.mark.parametrize("shape", [(50, 3), (40, 3), (20, 37), (1, 40), (7,), (2, 3, 4)])
 def test_state_of_odd_shapes_is_foretold(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.optimizers.BLOCK", 16)
-    monkeypatch.setattr("harness.optimizers.WIDEST", 40)
+    monkeypatch.setattr("harness.kronecker.BLOCK", 16)
+    monkeypatch.setattr("harness.kronecker.WIDEST", 40)
     p = torch.nn.Parameter(torch.zeros(shape))
     optimizer = build_optimizer(name, [p], TrainSettings())
     p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -73,14 +77,15 @@ def test_ill_conditioning_does_not_stop_them(name: str) -> None:
     assert losses[name] < 0.5 * losses["adamw_torch"]
 
 
-def test_what_cannot_be_resumed_says_so() -> None:
-    with pytest.raises(UsageError, match=r"save_steps=5: optim=soap cannot be resumed, set save_steps=0"):
-        build_optimizer("soap", [], TrainSettings(save_steps=5))
+@pytest.mark.parametrize("name", ["soap", "lbfgs"])
+def test_what_cannot_be_resumed_says_so(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"save_steps=5: optim={name} cannot be resumed, set save_steps=0"):
+        build_optimizer(name, [], TrainSettings(save_steps=5))
 
 
-@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
+@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron", "sophia", "adahessian"])
 def test_without_the_library_it_is_unavailable_with_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.optimizers.importlib.util.find_spec", lambda module: None)
+    monkeypatch.setattr("harness.kronecker.importlib.util.find_spec", lambda module: None)
     with pytest.raises(Unavailable, match=rf"optim={name} needs pytorch-optimizer \(pip install .lockbench\[optim\]"):
         build_optimizer(name, [torch.nn.Parameter(torch.zeros(2, 2))], TrainSettings())
 
@@ -115,7 +120,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
         assert ("exp_avg" in optimizer.state[p]) == (p.ndim != 2)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", BY_GRADIENTS)
 def test_rates_of_single_tensors_are_scaled_and_the_others_are_not(name: str) -> None:
     found = {}
     for scale in (1.0, 1e-2):
