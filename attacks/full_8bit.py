@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from attacks.full import FullFineTuning, FullSettings
 from harness.plugins import AttackContext, Attacked, Released
 
@@ -11,6 +13,8 @@ from harness.plugins import AttackContext, Attacked, Released
 class EightBitSettings(FullSettings):
     """`full`'s settings with bitsandbytes' block-wise 8-bit AdamW."""
 
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate."""
     optim: Literal["adamw_8bit"] = "adamw_8bit"
     """Optimizer: the one that this attack is about."""
 

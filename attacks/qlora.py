@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from attacks.lora import LoRA, LoRASettings
 from harness.plugins import AttackContext, Attacked, Released
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 class QLoRASettings(LoRASettings):
     """LoRA's settings, and how the frozen layers are held."""
 
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate."""
     double_quant: bool = True
     """Quantize the blocks' scales too."""
 

@@ -101,8 +101,9 @@ def _chances(record: Record) -> dict[str, float | None]:
 def _bounds(record: Record) -> dict[str, tuple[Any, Any]]:
     """What cannot be, whatever was measured: bills below 0, steps beyond the budget, an outcome without its runs."""
     pairs: dict[str, tuple[Any, Any]] = {}
-    for stage, bill in record.cost.model_dump().items():
-        pairs |= {f"cost.{stage}.{key}": (value, "no less than 0") for key, value in (bill or {}).items()
+    bills = {stage: bill for stage, bill in record.cost.model_dump().items() if isinstance(bill, dict)}
+    for stage, bill in bills.items():
+        pairs |= {f"cost.{stage}.{key}": (value, "no less than 0") for key, value in bill.items()
                   if isinstance(value, (int, float)) and value < 0}  # fmt: skip
     budget, trained = record.spec["budget"], record.trajectory[-1].step if record.trajectory else 0
     limit = budget.get("steps") if isinstance(budget, dict) else None
