@@ -141,10 +141,18 @@ def read_back(record: Record, folder: Path) -> Any:
     return layers(folder / "spec.yaml", {}, {}, ())
 
 
+def said_again(recorded: Any, made: Any) -> Any:
+    """`made` without the settings that came after the record was written (its id is that of its own version)."""
+    if not (isinstance(recorded, dict) and isinstance(made, dict)):
+        return made
+    return {key: said_again(value, made[key]) for key, value in recorded.items() if key in made}
+
+
 @pytest.mark.parametrize("folder", sorted(path.name for path in PUBLISHED.iterdir()))
 def test_the_command_of_every_published_cell_makes_that_cell(folder: str, tmp_path: Path) -> None:
     for cell in load_results(PUBLISHED / folder, utility=False).cells:
-        assert resolve(read_back(cell.record, tmp_path)).id == cell.record.id
+        made = resolve(read_back(cell.record, tmp_path)).model_dump(mode="json")
+        assert said_again(cell.record.spec, made) == cell.record.spec
 
 
 @given(values)
