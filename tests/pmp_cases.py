@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from conftest import byte_tokenizer, random_llama
@@ -16,6 +14,7 @@ from harness.meters.meter import Meter
 from harness.models.digest import weights_digest
 from harness.plugins import LockContext, Locked, Released
 from harness.seeds import derive
+from harness.testing.cases import own_folder
 
 SMALL = {"max_steps": 12, "discovery_steps": 6, "per_device_train_batch_size": 4, "block_size": 32,
          "learning_rate": 1e-2, "project_every": 4, "radius": 0.02}  # fmt: skip
@@ -30,7 +29,7 @@ def base() -> Released:
 
 
 def context(seed: int = derive(ROOT, "lock")) -> LockContext:
-    return LockContext(seed=seed, device="cpu", folder=Path(tempfile.mkdtemp(prefix="lockbench-")), meter=Meter(),
+    return LockContext(seed=seed, device="cpu", folder=own_folder(), meter=Meter(),
                        corpus=lambda split: [f"line {i} of {i * i} lines is a {i * 7 % 13}\n" for i in range(80)])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -53,7 +55,7 @@ def attack_context(folder: Path | None = None, *, budget: str = "", seed: int = 
     from harness.budget import Budget
     from harness.meters.meter import Meter
 
-    return AttackContext(seed=seed, device="cpu", folder=folder or _folder(), meter=Meter(Budget.from_text(budget)),
+    return AttackContext(seed=seed, device="cpu", folder=folder or own_folder(), meter=Meter(Budget.from_text(budget)),
                          task=Rhyme(Settings()), probe=probe)  # fmt: skip
 
 
@@ -61,11 +63,14 @@ def lock_context(folder: Path | None = None, *, seed: int = 0) -> LockContext:
     """What a lock gets: `documents` as the corpus, an own folder and a fresh meter."""
     from harness.meters.meter import Meter
 
-    return LockContext(seed=seed, device="cpu", folder=folder or _folder(), meter=Meter(), corpus=documents)
+    return LockContext(seed=seed, device="cpu", folder=folder or own_folder(), meter=Meter(), corpus=documents)
 
 
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="lockbench-"))
+def own_folder() -> Path:
+    """A fresh folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="lockbench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
