@@ -62,6 +62,19 @@ def undo_then_finetune(released: Released, context: AttackContext, settings: Any
     return Attacked(model=finish(model), training=training, targets=targets, report=report)
 
 
+def finetune_chosen(
+    model: PreTrainedModel, released: Released, context: AttackContext, settings: Any,
+    chosen: Callable[[str], bool] = lambda name: True, report: dict[str, Any] | None = None,
+) -> Attacked:  # fmt: skip
+    """Fine-tune the parameters whose name is `chosen` of a model from `prepare`; `report` is the attack's."""
+    from harness.finetune import finetune
+
+    targets = unfreeze(model, chosen)
+    with context.meter.stage("attack"):
+        training = finetune(model, released.tokenizer, context, settings)
+    return Attacked(model=finish(model), training=training, targets=targets, report=report or {})
+
+
 def finish(model: PreTrainedModel) -> PreTrainedModel:
     """The attacked model as it is scored: fp32, eval mode, no gradients kept."""
     import torch

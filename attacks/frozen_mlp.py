@@ -32,17 +32,13 @@ class FrozenMLP(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        from attacks.common import finetune_chosen, prepare
         from harness.models.families import attention_modules, find_mlps
 
         model = prepare(released.model, context)
-        frozen = {id(parameter) for site in find_mlps(model) for parameter in site.module.parameters()}
-        if self.settings.scope == "attention":
-            attention = {id(p) for module in attention_modules(model).values() for p in module.parameters()}
+        only = self.settings.scope == "attention"
+        modules = attention_modules(model).values() if only else [site.module for site in find_mlps(model)]
+        named = {id(p) for module in modules for p in module.parameters()}
         parameters = dict(model.named_parameters())
-        targets = unfreeze(model, lambda name: id(parameters[name]) in attention if self.settings.scope == "attention"
-                           else id(parameters[name]) not in frozen)  # fmt: skip
-        with context.meter.stage("attack"):
-            training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets)
+        return finetune_chosen(model, released, context, self.settings,
+                               lambda name: (id(parameters[name]) in named) == only)  # fmt: skip

@@ -34,11 +34,6 @@ class FullFineTuning(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        from attacks.common import finetune_chosen, prepare
 
-        model = prepare(released.model, context)
-        targets = unfreeze(model)
-        with context.meter.stage("attack"):
-            training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets)
+        return finetune_chosen(prepare(released.model, context), released, context, self.settings)

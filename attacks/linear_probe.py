@@ -27,13 +27,10 @@ class LinearProbe(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        from attacks.common import finetune_chosen, prepare
         from harness.models.heads import head_name
 
         model = prepare(released.model, context)
-        head = f"{head_name(model)}."
-        targets = unfreeze(model, lambda name: name.startswith(head))
-        with context.meter.stage("attack"):
-            training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets, report={"head": head[:-1]})
+        head = head_name(model)
+        return finetune_chosen(model, released, context, self.settings, lambda name: name.startswith(f"{head}."),
+                               {"head": head})  # fmt: skip

@@ -38,15 +38,13 @@ class PartialDepth(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        from attacks.common import finetune_chosen, prepare
 
         model = prepare(released.model, context)
         inside, outside = chosen_prefixes(model, self.settings)
-        targets = unfreeze(model, lambda name: name.startswith(inside) and not name.startswith(outside))
-        with context.meter.stage("attack"):
-            training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets, report={"layers": len(inside)})
+        return finetune_chosen(model, released, context, self.settings,
+                               lambda name: name.startswith(inside) and not name.startswith(outside),
+                               {"layers": len(inside)})  # fmt: skip
 
 
 def chosen_prefixes(model: nn.Module, settings: PartialDepthSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:

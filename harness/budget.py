@@ -8,7 +8,7 @@ import re
 from pydantic import Field
 
 from harness.errors import UsageError
-from harness.settings import Settings, unknown
+from harness.settings import Settings
 
 MEMORY_UNITS = {"": 1, "b": 1, "k": 1e3, "kb": 1e3, "kib": 2**10, "m": 1e6, "mb": 1e6, "mib": 2**20,
            "g": 1e9, "gb": 1e9, "gib": 2**30, "t": 1e12, "tb": 1e12, "tib": 2**40}  # fmt: skip
@@ -41,15 +41,7 @@ class Budget(Settings):
         Raises:
             UsageError: an unknown limit, a repeated one, or a value that is not a positive number with a known unit.
         """
-        values: dict[str, float] = {}
-        for part in filter(None, (piece.strip() for piece in text.replace(" ", ",").split(","))):
-            key, _, value = part.partition("=")
-            if key not in cls.model_fields:
-                raise UsageError(unknown(key, cls.model_fields, "budget"))
-            if key in values:
-                raise UsageError(f"budget.{key} is given twice in {text!r}")
-            values[key] = _number(key, value)
-        return cls.parse(values, "budget")
+        return cls.parse_pairs(text, "budget", "budget", _number)
 
     def part(self, parts: int) -> Budget:
         """One of `parts` equal parts of what adds up (steps, tokens, FLOPs, seconds); memory and examples are whole.

@@ -14,6 +14,7 @@ import torch
 from harness.curvature import EVALUATIONS
 from harness.engine import Batch, LossFn, PlainEngine
 from harness.errors import UsageError
+from harness.optimizers import expected_state_bytes
 from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -76,10 +77,7 @@ class LineSearchEngine(PlainEngine):
 
     def optimizer_bytes(self) -> int:
         """See `Engine`; the history, which fills up in the first steps, counts as full."""
-        self._stepped, stepped = False, self._stepped
-        expected = super().optimizer_bytes()
-        self._stepped = stepped
-        return max(expected, super().optimizer_bytes())
+        return max(expected_state_bytes(self._settings.optim, self._params), super().optimizer_bytes())
 
     def _closure(self) -> Any:
         first = True

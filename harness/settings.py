@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,6 +45,29 @@ class Settings(BaseModel):
                 field = _inner(cls, parents[1:]).model_fields.get(last)
                 raise UsageError(f"{name} is missing: {field.description if field else 'it is required'}") from None
             raise UsageError(f"{name}={first['input']!r}: {first['msg']}") from None
+
+    @classmethod
+    def parse_pairs(cls, text: str, where: str, kind: str, read: Callable[[str, str], Any]) -> Self:
+        """Validate `key=value` pairs separated by commas or spaces; what is left out has its default.
+
+        Args:
+            text: the pairs.
+            where: prefix for messages, as in `parse`.
+            kind: what one key is called.
+            read: (key, text of its value) to the value.
+
+        Raises:
+            UsageError: an unknown key, one given twice, or an impossible value.
+        """
+        values: dict[str, Any] = {}
+        for part in filter(None, (piece.strip() for piece in text.replace(" ", ",").split(","))):
+            key, _, value = part.partition("=")
+            if key not in cls.model_fields:
+                raise UsageError(unknown(key, cls.model_fields, kind))
+            if key in values:
+                raise UsageError(f"{where}.{key} is given twice in {text!r}")
+            values[key] = read(key, value)
+        return cls.parse(values, where)
 
 
 def _inner(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:

@@ -11,10 +11,9 @@ import torch
 
 from defenses.specdef import SpecDefSettings
 from defenses.specdef.diagnostics import sharpness, spectra
-from defenses.specdef.lock import DIVERGED, inflating
-from defenses.specdef.spectrum import TopSingularValues, matrices
+from defenses.specdef.lock import DIVERGED, about, followed, inflatable, inflating
 from harness.divergence import divergence
-from harness.errors import Outcome, UsageError
+from harness.errors import Outcome
 from harness.meters.memory import module_bytes
 from harness.plugins import Locked, Released
 from harness.seeds import derive
@@ -39,10 +38,7 @@ def lock(base: Released, own: ClassificationTask, settings: SpecDefSettings, con
         UsageError: the model has no matrices.
         Outcome: training diverged.
     """
-    model: Any = base.model.float().eval().requires_grad_(True).to(context.device)
-    weights = matrices(model)
-    if not weights:
-        raise UsageError(f"defense specdef: {type(model).__name__} has no linear or convolution weight to inflate")
+    model, weights = inflatable(base, context)
     teacher = copy.deepcopy(model).requires_grad_(False)
     unlocked = dataclasses.replace(base, model=teacher, digest="base")
     probe = _batch(own, base, settings, context)
@@ -53,9 +49,7 @@ def lock(base: Released, own: ClassificationTask, settings: SpecDefSettings, con
             return spectra(weights, settings.k) | {"sharpness": curvature}
 
     before = measured()
-    top = TopSingularValues(weights, settings.k, iterations=settings.iterations, seed=derive(context.seed, "power"))
-    with context.meter.measure():
-        top.settle()
+    top = followed(weights, settings, context)
     loss = inflating(retain_loss(teacher, own, settings), top, settings.alpha)
     result = train(model, own.batches(base.tokenizer, settings, seed=derive(context.seed, "specdef")), settings,
                    context, label="specdef", loss_fn=loss, beside_bytes=module_bytes(teacher))  # fmt: skip
@@ -64,10 +58,7 @@ def lock(base: Released, own: ClassificationTask, settings: SpecDefSettings, con
     report: dict[str, Any] = {
         "steps": result.steps, "losses": list(result.losses), "before": before, "after": measured(), "heldout": heldout,
     }  # fmt: skip
-    model.config.specdef = {
-        "name": base.name, "digest": base.digest, "settings": settings.model_dump(mode="json"), "heldout": heldout,
-        "mean_top": [report[when]["mean_top"] for when in ("before", "after")],
-    }  # fmt: skip
+    model.config.specdef = about(base, settings, report)
     return Locked(model=model, report=report)
 
 

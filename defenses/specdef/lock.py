@@ -54,10 +54,7 @@ def lock(base: Released, settings: SpecDefSettings, context: LockContext) -> Loc
         UsageError: the model has no matrices.
         Outcome: training diverged.
     """
-    model: Any = base.model.float().eval().requires_grad_(True).to(context.device)
-    weights = matrices(model)
-    if not weights:
-        raise UsageError(f"defense specdef: {type(model).__name__} has no linear or convolution weight to inflate")
+    model, weights = inflatable(base, context)
     pair = Pair(base=copy.deepcopy(model).requires_grad_(False), model=model)
     shape = settings.per_device_train_batch_size, settings.block_size
     heldout = heldout_batches(context.corpus("heldout"), base, shape, context.device)
@@ -72,9 +69,7 @@ def lock(base: Released, settings: SpecDefSettings, context: LockContext) -> Loc
 
     before = measured()
     tokens = tokenize(context.corpus("train"), base.tokenizer)
-    top = TopSingularValues(weights, settings.k, iterations=settings.iterations, seed=derive(context.seed, "power"))
-    with context.meter.measure():
-        top.settle()
+    top = followed(weights, settings, context)
     batches = PackedBlocks(tokens, block_size=settings.block_size, batch_size=settings.per_device_train_batch_size,
                            accumulate=settings.gradient_accumulation_steps,
                            seed=derive(context.seed, "specdef"))  # fmt: skip
@@ -86,11 +81,37 @@ def lock(base: Released, settings: SpecDefSettings, context: LockContext) -> Loc
         "steps": result.steps, "training_tokens": len(tokens), "losses": list(result.losses), "before": before,
         "after": measured(), "heldout": fidelity,
     }  # fmt: skip
-    model.config.specdef = {
-        "name": base.name, "digest": base.digest, "settings": settings.model_dump(mode="json"), "heldout": fidelity,
-        "mean_top": [report[when]["mean_top"] for when in ("before", "after")],
-    }  # fmt: skip
+    model.config.specdef = about(base, settings, report)
     return Locked(model=model, report=report)
+
+
+def inflatable(base: Released, context: LockContext) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+    """The base's model, ready to train on the device, and its matrices by name.
+
+    Raises:
+        UsageError: it has none.
+    """
+    model: Any = base.model.float().eval().requires_grad_(True).to(context.device)
+    weights = matrices(model)
+    if not weights:
+        raise UsageError(f"defense specdef: {type(model).__name__} has no linear or convolution weight to inflate")
+    return model, weights
+
+
+def followed(weights: dict[str, torch.nn.Parameter], settings: SpecDefSettings,
+             context: LockContext) -> TopSingularValues:  # fmt: skip
+    """The top singular values of the matrices, their iteration settled; that is on the bill."""
+    top = TopSingularValues(weights, settings.k, iterations=settings.iterations, seed=derive(context.seed, "power"))
+    with context.meter.measure():
+        top.settle()
+    return top
+
+
+def about(base: Released, settings: SpecDefSettings, report: dict[str, Any]) -> dict[str, Any]:
+    """What `config.specdef` of the locked model says."""
+    return {"name": base.name, "digest": base.digest, "settings": settings.model_dump(mode="json"),
+            "heldout": report["heldout"],
+            "mean_top": [report[when]["mean_top"] for when in ("before", "after")]}  # fmt: skip
 
 
 def measure(pair: Pair, heldout: list[torch.Tensor]) -> dict[str, Any]:

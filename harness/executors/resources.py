@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness.budget import MEMORY_UNITS
 from harness.errors import UsageError
-from harness.settings import Settings, unknown
+from harness.settings import Settings
 
 
 class Resources(Settings):
@@ -30,15 +30,7 @@ class Resources(Settings):
         Raises:
             UsageError: an unknown resource, a repeated one, or no positive number.
         """
-        values: dict[str, float] = {}
-        for part in filter(None, (piece.strip() for piece in text.replace(" ", ",").split(","))):
-            key, _, value = part.partition("=")
-            if key not in cls.model_fields:
-                raise UsageError(unknown(key, cls.model_fields, "resource"))
-            if key in values:
-                raise UsageError(f"resources.{key} is given twice in {text!r}")
-            values[key] = _number(key, value)
-        return cls.parse(values, "resources")
+        return cls.parse_pairs(text, "resources", "resource", _number)
 
     def fits(self, machine: Mapping[str, float]) -> int:
         """Jobs that a machine with these resources (by Ray's names) holds at once."""
