@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from harness.errors import UsageError
+from harness.models.resolve import local_folder
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.settings import Settings
 
@@ -40,8 +41,8 @@ class ExternalSettings(Settings):
         """Fill in what a local folder says of itself; a spec that names the digest is taken at its word."""
         if not isinstance(values, dict) or not isinstance(values.get("path"), str) or values.get("digest"):
             return values
-        folder = Path(values["path"]).expanduser()
-        if values["path"] and folder.is_dir():
+        folder = local_folder(values["path"]) if values["path"] else None
+        if folder is not None:
             return {**values, **_described(folder)}
         if values["path"] and not values.get("revision"):
             raise UsageError(f"defense.path={values['path']!r}: no such folder; a hub id needs its commit too, "
@@ -67,8 +68,8 @@ class External(Defense):
         from harness.models.load import load_model
         from harness.models.save import base_of
 
-        chosen, folder = self.settings, Path(self.settings.path).expanduser()
-        if chosen.digest is not None and (not folder.is_dir() or _described(folder)["digest"] != chosen.digest):
+        chosen, folder = self.settings, local_folder(self.settings.path)
+        if chosen.digest is not None and (folder is None or _described(folder)["digest"] != chosen.digest):
             raise UsageError(f"defense.path={chosen.path!r} is not the checkpoint that the spec names (sha256 "
                              f"{chosen.digest[:16]}...)")  # fmt: skip
         found = load_model(chosen.path, known={}, dtype="auto", device=context.device, revision=chosen.revision,

@@ -7,7 +7,6 @@ as they were. What does not go together is refused here, before a model is loade
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
@@ -15,6 +14,7 @@ from harness.errors import UsageError
 from harness.kinds import Kind, kind_of_config
 from harness.models.gate import read_json
 from harness.models.known import KnownModel
+from harness.models.resolve import local_folder
 from harness.owner_settings import OwnerTraining
 
 if TYPE_CHECKING:
@@ -68,8 +68,10 @@ def model_kind(name: str) -> tuple[Kind | None, KnownModel | None]:
     known = registry.models().get(name) if name in registry.models().names() else None
     if known is not None:
         return known.kind, known
-    folder = Path(name).expanduser()
-    return (kind_of_config(read_json(folder / "config.json")) if (folder / "config.json").is_file() else None), None
+    folder = local_folder(name)
+    if folder is None or not (folder / "config.json").is_file():
+        return None, None
+    return kind_of_config(read_json(folder / "config.json")), None
 
 
 def _own(given: Any, task: Task, known: KnownModel | None, model: str) -> dict[str, Any]:
