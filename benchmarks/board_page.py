@@ -2,7 +2,7 @@
 
     python benchmarks/board_page.py [--records 10000] [--repeats 3] [-o docs/data/board_page.json]
 
-The records are made up (`tests/record_factory.py`): locks by attacks by seeds on several models and tasks, written as
+The records are made up (`record_factory.py`): locks by attacks by seeds on several models and tasks, written as
 `harness run` would. `load` and `rank` are what every format of the leaderboard needs, once; `build` is from
 there to the page, and the fastest of the repeats. Seconds of a processor (`_cpu`) do not depend on what else the
 machine does.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 MODELS, TASKS, SEEDS, ATTACKS = 5, 4, 5, 10
 """Together with the locks they make the number of records."""

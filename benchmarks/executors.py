@@ -73,7 +73,7 @@ def local(place: Place, count: int) -> Iterator[tuple[str, Any]]:
 
 def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     """Wall-clock of a matrix over the sum of what its jobs took inside."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
     import os
 
     from cheap_cells import PACKAGE, cheap_grid, cheap_model

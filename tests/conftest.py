@@ -18,12 +18,19 @@ settings.load_profile("lockbench")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HARNESS_WORKERS", "1")  # a worker's imports cost more than the cells of the tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of pytest with two threads each take turns, slowly
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Design invariant 9: a connection to anything but this machine is an error."""
     no_network(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as they like: workers of pytest-xdist set this."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
+
+from harness.testing import random_llama
 
 
 def bill(model: str | object, name: str, **settings: object) -> tuple[list[float], object]:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from attack_cases import build, context, random_gpt2, released
-from conftest import random_llama
 
 from attacks.student import build_student, same_form
 from harness.models.digest import weights_digest
+from harness.testing import random_llama
 
 
 @pytest.mark.parametrize("model", ["dlr_llama", "dlr_gpt2"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
 
 from harness.errors import OutOfMemory
+from harness.testing import random_llama
 
 SMALL = {"max_steps": 3, "per_device_train_batch_size": 8, "block_size": 64}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
 
 from harness.models.digest import weights_digest
+from harness.testing import random_llama
 from harness.train_settings import TrainSettings
 from harness.training import train
 from harness.zeroth_order import ZerothOrder

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
+
+from harness.testing import random_llama
 
 
 def targets(model: Any = "dlr_llama", **settings: Any) -> list[str]:

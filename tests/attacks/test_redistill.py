@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
 
 from harness.models.digest import weights_digest
+from harness.testing import random_llama
 
 
 @pytest.mark.parametrize("model", ["dlr_llama", "dlr_gpt2"])

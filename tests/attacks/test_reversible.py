@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from attack_cases import build, context, lock_like_dlr, released
-from conftest import random_llama
 
 from attacks.reversible import Inversions, invert, most_flops, reversed_stacks
 from defenses.dlr.modeling_dlr import DLRNet
+from harness.testing import random_llama
 
 
 def net(depth: int = 6, *, steep: float = 1.0) -> DLRNet:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from attack_cases import build, context, random_gpt2, released
-from conftest import random_llama
 
 from attacks.spectral_repair import lower, outlying
 from attacks.undo_specdef import UndoSpecDefSettings
 from defenses.specdef.spectrum import Top, TopSingularValues, as_matrix, matrices
 from harness.models.digest import weights_digest
+from harness.testing import random_llama
 
 SETTINGS = UndoSpecDefSettings()
 STILL = {"max_steps": 1, "learning_rate": 1e-9}

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from attack_cases import build, context, random_gpt2, released
-from conftest import random_llama
 from torch import nn
 
 from attacks.linear_pairs import find_chains, matrix, merge
@@ -17,6 +16,7 @@ from defenses.specdef_reparam.lock import split
 from defenses.specdef_reparam.modeling_specdef_reparam import pair
 from harness.models.derived import put
 from harness.models.digest import weights_digest
+from harness.testing import random_llama
 
 ALPHA, K = 1e4, 8
 IDS = torch.arange(3, 27).view(2, 12)

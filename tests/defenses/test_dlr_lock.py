@@ -32,7 +32,7 @@ QUICK = {"depth": 4, "module_steps": 20, "polish_steps": 20, "generated_tokens":
 @pytest.fixture
 def base() -> Released:
     """A random Llama whose MLPs matter."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     model = random_llama()
     with torch.no_grad():

@@ -32,7 +32,7 @@ KL = 0.15
 @pytest.fixture(scope="module")
 def base() -> Released:
     """A random Llama with weights large enough that they matter for what it predicts."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     model = random_llama()
     with torch.no_grad():

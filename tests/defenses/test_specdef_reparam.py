@@ -33,7 +33,7 @@ def documents(split: str) -> list[str]:
 @pytest.fixture
 def base() -> Released:
     """A random Llama that is sure of its predictions, so that a broken layer shows in them."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     model = random_llama()
     model.lm_head.weight.data.mul_(20)
@@ -115,7 +115,7 @@ def test_a_mild_lock_is_released_in_half_precision(base: Released, lock: Callabl
 
 
 def test_layers_by_chance_by_name_and_all(lock: Callable[..., Any], base: Released) -> None:
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     def chosen(seed: int = 0, **changes: Any) -> list[str]:
         fresh = Released(model=random_llama(), tokenizer=byte_tokenizer(), digest="", name="fresh")
@@ -138,8 +138,9 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_biases_and_transposed_matrices(lock: Callable[..., Any]) -> None:
-    from conftest import byte_tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
+
+    from harness.testing import byte_tokenizer
 
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=0,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_cell import QUICK
+from cell_cases import QUICK
 
 from harness.ahead import pieces
 from harness.cache import Cache
@@ -31,7 +31,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
     """A quick cell of a random model."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path / "model"
     random_llama().save_pretrained(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cell_cases import QUICK
 
 from harness.cache import Cache
 from harness.cell import run_cell
@@ -22,25 +23,11 @@ from harness.spec import Spec, resolve
 from harness.train_settings import TrainSettings
 from harness.workshop import Workshop
 
-QUICK: dict[str, Any] = {
-    "replicates": 2,
-    "utility": {"limit": 20, "perplexity_tokens": 1500},
-    "attack": {
-        "name": "full",
-        "max_steps": 6,
-        "learning_rate": 3e-3,
-        "per_device_train_batch_size": 2,
-        "block_size": 64,
-        "eval_points": 2,
-    },
-    "task": {"name": "python_source", "max_items": 20, "train_bytes": 60_000},
-}
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random two-layer Llama as a local folder."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path_factory.mktemp("models") / "random"
     random_llama().save_pretrained(folder)

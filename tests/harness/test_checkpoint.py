@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_llama
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from harness.budget import Budget
 from harness.meters.meter import Meter
 from harness.packing import PackedBlocks
 from harness.plugins import Context
+from harness.testing import random_llama
 from harness.training import TrainResult, TrainSettings, train
 
 STEPS = 7

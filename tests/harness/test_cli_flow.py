@@ -10,29 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cell_cases import SHORT
 
 from harness.cli.main import main
 
-SHORT = [
-    "--limit",
-    "20",
-    "--set",
-    "utility.perplexity_tokens=1500",
-    "--set",
-    "replicates=1",
-    "--set",
-    "attack.max_steps=4",
-    "--set",
-    "attack.eval_points=1",
-    "--set",
-    "attack.block_size=64",
-    "--set",
-    "attack.per_device_train_batch_size=2",
-    "--set",
-    "task.max_items=20",
-    "--set",
-    "task.train_bytes=60000",
-]
 QUICK_LOCK = [
     "--set",
     "defense.depth=4",
@@ -50,7 +31,7 @@ QUICK_LOCK = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random model in it; results and cache go beside it."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path_factory.mktemp("flow")
     random_llama().save_pretrained(folder / "model")

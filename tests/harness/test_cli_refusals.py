@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cell_cases import SHORT
 
 from harness.cli.main import main
 from harness.errors import UsageError
@@ -119,7 +120,7 @@ def test_tasks_of_the_utility_may_be_a_comma_list(here: Path, capsys: pytest.Cap
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model's folder."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path_factory.mktemp("refusals") / "model"
     random_llama().save_pretrained(folder)
@@ -232,8 +233,6 @@ def test_places_that_take_no_files_are_refused(
 def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(
     saved: Path, tmp_path: Path, full: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_cli_flow import SHORT
-
     command = ["run", "--model", str(saved), "--attack", "full", "--out", str(tmp_path / "out"), "--cache",
                str(tmp_path / "cache"), "-q", "--json", *SHORT]  # fmt: skip
 

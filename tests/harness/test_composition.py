@@ -33,7 +33,7 @@ QUICK = ["defense.dlr.depth=3", "defense.dlr.module_steps=2", "defense.dlr.polis
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     """A random two-layer Llama as a local folder, stored in bfloat16."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     random_llama().to(torch.bfloat16).save_pretrained(tmp_path / "random")
     byte_tokenizer().save_pretrained(tmp_path / "random")

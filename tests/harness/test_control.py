@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import byte_tokenizer, random_llama
 
 from harness.cache import Cache
 from harness.cell import run_cell
@@ -15,6 +14,7 @@ from harness.progress import Progress
 from harness.record import Record
 from harness.robustness import Cell, robustness
 from harness.spec import Spec, resolve
+from harness.testing import byte_tokenizer, random_llama
 from harness.workshop import Workshop
 
 PMP: dict[str, Any] = {"name": "pmp", "max_steps": 12, "discovery_steps": 5, "per_device_train_batch_size": 2,

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import SETTINGS, batches, context, run, same
+from training_cases import SETTINGS, batches, context, run, same
 
 from harness.budget import Budget
 from harness.curvature import HISTORY, UNIT
@@ -23,6 +22,7 @@ from harness.meters.memory import LiveStorages
 from harness.meters.meter import Meter
 from harness.optimizers import expected_state_bytes, state_bytes
 from harness.second_order import SecondOrderEngine
+from harness.testing import random_llama
 from harness.theory.quadratic import hessian_of_features
 from harness.training import TrainResult, TrainSettings, train
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_llama
 
 from harness.meters.meter import Meter
 from harness.packing import PackedBlocks
 from harness.plugins import Context
+from harness.testing import random_llama
 from harness.training import TrainResult, TrainSettings, train
 
 SETTINGS = TrainSettings(max_steps=10, learning_rate=1e-3, per_device_train_batch_size=8, block_size=32, eval_points=5)

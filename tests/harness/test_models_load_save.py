@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from family_cases import build
 from torch import nn
 
 from harness.errors import UsageError
@@ -127,8 +128,6 @@ def test_saving_what_was_loaded_gives_the_same_files(tiny_llama: Released, tmp_p
 def test_tied_and_untied_families_lock_save_and_load(
     kind: str, dtype: str, tmp_path: Path, tiny_llama: Released
 ) -> None:
-    from test_models_families import build
-
     model, defense = build(kind), WideLock(WideSettings())
     defense.rebuild(model)
     expected = model(IDS).logits

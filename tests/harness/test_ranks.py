@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import byte_tokenizer, random_llama
 
 from harness import probes
 from harness.record import Record
+from harness.testing import byte_tokenizer, random_llama
 
 COMMAND = ["-m", "harness.cli.main", "run", "--attack", "offload", "--set", "attack.zero_stage=3", "--set",
            "attack.max_steps=4", "--set", "attack.per_device_train_batch_size=2", "--set", "attack.block_size=64",

@@ -51,9 +51,9 @@ def test_an_entry_that_travels_is_found_and_a_damaged_one_is_not_taken(tmp_path:
 @pytest.mark.skipif(bool(probes.check("ray")), reason="ray is not installed")
 @pytest.mark.parametrize("storage", ["shared", "objects"])
 def test_a_lost_machine_costs_time_and_no_cell(tmp_path: Path, storage: str) -> None:
-    tests = Path(__file__).parents[1]
-    seen = {**environment(), "PYTHONPATH": os.pathsep.join([str(tests), environment()["PYTHONPATH"]])}
-    done = subprocess.run([sys.executable, str(tests / "ray_cluster.py"), str(tmp_path), storage], check=False,
+    helpers = Path(__file__).parents[1] / "helpers"
+    seen = {**environment(), "PYTHONPATH": os.pathsep.join([str(helpers), environment()["PYTHONPATH"]])}
+    done = subprocess.run([sys.executable, str(helpers / "ray_cluster.py"), str(tmp_path), storage], check=False,
                           capture_output=True, text=True, env=seen)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

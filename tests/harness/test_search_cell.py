@@ -34,7 +34,7 @@ QUICK: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random two-layer Llama as a local folder."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path_factory.mktemp("models") / "random"
     random_llama().save_pretrained(folder)

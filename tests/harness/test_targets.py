@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from conftest import random_llama
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.targets import linear_targets
+from harness.testing import random_llama
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

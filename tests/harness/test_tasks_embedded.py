@@ -166,10 +166,10 @@ def test_import_is_light(module: str) -> None:
 def test_facts_can_be_learned(facts: FictionalFacts) -> None:
     """A small random model trained on the texts alone answers held-out paraphrases far above chance."""
     import torch
-    from conftest import byte_tokenizer, random_llama  # type: ignore[import-not-found]
 
     from harness.packing import PackedBlocks, tokenize
     from harness.plugins import Released
+    from harness.testing import byte_tokenizer, random_llama
 
     task = FictionalFacts(FictionalFactsSettings(people=8, values=4, exact_match=False))
     tokenizer = byte_tokenizer()

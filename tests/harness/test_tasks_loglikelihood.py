@@ -109,6 +109,6 @@ def test_greedy_text_does_not_depend_on_neighbours(tiny_llama: Any) -> None:
 
 
 def _tokenizer() -> Any:
-    from conftest import byte_tokenizer  # type: ignore[import-not-found]
+    from harness.testing import byte_tokenizer
 
     return byte_tokenizer()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from classifier_cases import attack_context, attacked, lock_context
-from conftest import byte_tokenizer, random_llama
 
 from defenses.specdef_reparam import SpecDefReparam, SpecDefReparamSettings
 from harness.models.architectures import classifier_from
@@ -21,6 +20,7 @@ from harness.plugins import Released
 from harness.tasks.backdoor import Backdoor, BackdoorSettings, PromptSafety
 from harness.tasks.classification import ClassificationSettings, Example
 from harness.tasks.sentence_pairs import MRPC, RTE, TextClassification
+from harness.testing import byte_tokenizer, random_llama
 from harness.train_settings import TrainSettings
 
 

@@ -25,9 +25,8 @@ SMALL = UtilitySpec(limit=6, perplexity_tokens=600, perplexity_piece_bytes=200)
 
 @pytest.fixture(scope="module")
 def scores() -> UtilityScores:
-    from conftest import byte_tokenizer, random_llama  # type: ignore[import-not-found]
-
     from harness.plugins import Released
+    from harness.testing import byte_tokenizer, random_llama
 
     released = Released(model=random_llama(), tokenizer=byte_tokenizer(), digest="0" * 64, name="x")
     return evaluate_utility(released, SMALL, None)

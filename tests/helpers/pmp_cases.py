@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from conftest import byte_tokenizer, random_llama
-
 from defenses.pmp import PMPLock, PMPSettings
 from defenses.pmp.mask import Mask, unpack
 from defenses.pmp.pretrain import init_seed, initial_model
@@ -14,6 +12,7 @@ from harness.meters.meter import Meter
 from harness.models.digest import weights_digest
 from harness.plugins import LockContext, Locked, Released
 from harness.seeds import derive
+from harness.testing import byte_tokenizer, random_llama
 from harness.testing.cases import own_folder
 
 SMALL = {"max_steps": 12, "discovery_steps": 6, "per_device_train_batch_size": 4, "block_size": 32,

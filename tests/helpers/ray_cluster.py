@@ -1,6 +1,6 @@
 """A matrix of cheap cells on a Ray cluster of two machines (two raylets here), one of which is lost in the middle.
 
-    python tests/ray_cluster.py FOLDER shared|objects
+    python tests/helpers/ray_cluster.py FOLDER shared|objects
 
 Run in a process of its own: Ray leaves threads behind. Prints what happened as JSON.
 """

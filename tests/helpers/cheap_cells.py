@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-PACKAGE = Path(__file__).parent / "cheap_package"
+PACKAGE = Path(__file__).parents[1] / "cheap_package"
 
 
 def cheap_model(folder: Path) -> Path:
     """A model of two thousand parameters over the byte tokenizer, saved to `folder`."""
-    from conftest import byte_tokenizer, random_llama
+    from harness.testing import byte_tokenizer, random_llama
 
     random_llama(hidden_size=4, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
                  num_key_value_heads=1).save_pretrained(folder)  # fmt: skip
