@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, SiLUActivation
 
 from harness.models.derived import Part, put
 from harness.models.derived import convert as derive
@@ -44,10 +44,74 @@ class _DividedByNorm(torch.autograd.Function):
         out, h, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # the number kept has no history, and it is a function of h
             scale = _inverse_rms(h)
-        root = h.shape[-1] ** 0.5
-        length = (root / scale - EPS).clamp_min(EPS)
-        along = (grad * out).sum(-1, keepdim=True) * scale / (-root * length)
+        along = _along(grad, out, scale, h.shape[-1])
         return (grad * scale).to(out.dtype), (h * along).to(h.dtype)
+
+
+class _FusedBlock(torch.autograd.Function):
+    """A plain block as one operation, `h + B silu(A h / rms(h))`; it keeps what autograd would keep.
+
+    At the ranks of a deep net the products are so small that the passes over `h` between them take as long, and a
+    product with few columns is slower than the same one with few rows: inside, rows are ranks and columns are tokens.
+    The backward can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: torch.Tensor, reduce: torch.Tensor, expand: torch.Tensor, norm: bool) -> torch.Tensor:
+        """(..., width), (rank, width), (width, rank) to (..., width)."""
+        rows = h.reshape(-1, h.shape[-1])
+        z = reduce @ rows.t()
+        scale = _inverse_rms(rows).view(1, -1) if norm else None
+        if scale is not None:
+            z *= scale
+        hidden = nn.functional.silu(z)
+        ctx.save_for_backward(h, reduce, expand, z, hidden if ctx.needs_input_grad[2] else None, scale)
+        return torch.addmm(rows, hidden.t(), expand.t()).view(h.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of `h` and of the two matrices, those that are needed."""
+        h, reduce, expand, z, hidden, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = [x for x, needed in zip((h, reduce, expand), ctx.needs_input_grad, strict=False) if needed]
+            out = _plain_block(h, reduce, expand, scale is not None)
+            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
+        rows, grad_rows = h.reshape(-1, h.shape[-1]), grad.reshape(-1, h.shape[-1])
+        d_h = d_reduce = d_expand = None
+        if hidden is not None:
+            d_expand = (hidden @ grad_rows).t()
+        d_z = torch.ops.aten.silu_backward(expand.t() @ grad_rows.t(), z)
+        along = None if scale is None else _along(d_z, z, scale, h.shape[-1], dim=0)
+        if scale is not None:
+            d_z *= scale
+        if ctx.needs_input_grad[0]:
+            d_h = torch.addmm(grad_rows, d_z.t(), reduce)
+            d_h = (d_h if along is None else d_h.addcmul_(rows, along.t())).view(h.shape)
+        if ctx.needs_input_grad[1]:
+            d_reduce = d_z @ rows
+        return d_h, d_reduce, d_expand, None
+
+
+def _plain_block(h: torch.Tensor, reduce: torch.Tensor, expand: torch.Tensor, norm: bool) -> torch.Tensor:
+    z = h @ reduce.t()
+    if norm:
+        z = _DividedByNorm.apply(z, h)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = h + nn.functional.silu(z) @ expand.t()
+    return out
+
+
+def _along(grad: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, width: int, dim: int = -1) -> torch.Tensor:
+    """What of the gradient of `out = z scale(h)` lies along `h`, in units of `h`; `dim` is that of the ranks."""
+    root = width**0.5
+    length = (root / scale - EPS).clamp_min(EPS)
+    return (grad * out).sum(dim, keepdim=True) * scale / (-root * length)
+
+
+def _untouched(linear: nn.Module, h: torch.Tensor) -> bool:
+    """Whether calling the module is no more than multiplying by its weight: no adapter, quantisation, hook, bias."""
+    hooked = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
+    return type(linear) is nn.Linear and not hooked and linear.bias is None and linear.weight.dtype == h.dtype
 
 
 def _inverse_rms(h: torch.Tensor) -> torch.Tensor:
@@ -73,10 +137,19 @@ class DLRBlock(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """(..., width) to (..., width)."""
+        if self._fusible(h):
+            matrices = self.reduce.weight, self.expand.weight
+            fused: torch.Tensor = _FusedBlock.apply(h, *matrices, self.norm == "rms")  # type: ignore[no-untyped-call]
+            return fused
         z = self._read(self.reduce, h)
         z = self.act(z) if self.gate is None else self.act(self._read(self.gate, h)) * z
         out: torch.Tensor = h + self.expand(z)
         return out
+
+    def _fusible(self, h: torch.Tensor) -> bool:
+        plain = self.gate is None and isinstance(self.act, (nn.SiLU, SiLUActivation))
+        return (plain and _untouched(self.reduce, h) and _untouched(self.expand, h)
+                and not torch.is_autocast_enabled(h.device.type))  # fmt: skip
 
     def _read(self, linear: nn.Module, h: torch.Tensor) -> torch.Tensor:
         z: torch.Tensor = linear(h)

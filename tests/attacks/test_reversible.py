@@ -90,16 +90,13 @@ def test_every_iteration_is_on_the_bill_and_within_the_budget(monkeypatch: pytes
     forward = DLRBlock.forward
     monkeypatch.setattr(DLRBlock, "forward", lambda self, h: (calls.append(sum(
         2 * h.shape[0] * h.shape[1] * p.numel() for p in self.parameters())), forward(self, h))[1])  # fmt: skip
-    costs, pieces = [], 3
+    costs = []
     for settings in ({"kind": "reversible"}, {"kind": "reversible", "iterations": 2}):
         calls.clear()
         result, bill = attacked(8, **settings)
         costs.append(bill.flops - sum(calls))
         assert result.report["reversible"]["fallbacks"] == (3 if "iterations" in settings else 0)
-    # All that is not a block's forward pass costs the same, whatever the walk does. Recomputing a piece stops at its
-    # last product, which no backward needs.
-    expand = result.model.model.layers[0].mlp.blocks[0].expand.weight.numel()
-    assert costs[0] - costs[1] == 3 * pieces * 2 * 4 * 32 * expand
+    assert costs[0] == costs[1]  # all that is not a block's forward pass costs the same, whatever the walk does
 
     _, bill = attacked(8, kind="reversible", max_steps=1)
     limit = 30 * bill.flops

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from defenses.dlr.modeling_dlr import DLRNet
+from defenses.dlr.modeling_dlr import DLRBlock, DLRNet
 
 
 def random_net(**changes: Any) -> DLRNet:
@@ -100,3 +100,45 @@ def test_impossible_nets_are_refused() -> None:
     for changes in ({"ranks": []}, {"ranks": [0]}, {"norm": "layer"}, {"head": "none"}):
         with pytest.raises(ValueError, match="impossible DLR-Net"):
             DLRNet(16, **({"ranks": [1]} | changes))
+
+
+@pytest.mark.parametrize("norm", ["rms", "none"])
+def test_a_fused_block_is_the_plain_one_and_keeps_no_more(norm: str) -> None:
+    block = DLRBlock(12, 3, activation="silu", norm=norm, gated=False, bias=False).double()
+    h = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+    ours = block(h)
+    assert "FusedBlock" in type(ours.grad_fn).__name__
+    handle = block.expand.register_forward_hook(lambda *_: None)  # whoever looks inside gets the plain block
+    plain = block(h)
+    assert "FusedBlock" not in type(plain.grad_fn).__name__
+    handle.remove()
+    torch.testing.assert_close(ours, plain)
+
+    def fused(h: torch.Tensor, reduce: torch.Tensor, expand: torch.Tensor) -> torch.Tensor:
+        found = torch.func.functional_call(block, {"reduce.weight": reduce, "expand.weight": expand}, (h,))
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    weights = tuple(x.detach().requires_grad_(True) for x in (block.reduce.weight, block.expand.weight))
+    assert torch.autograd.gradcheck(fused, (h, *weights))
+    assert torch.autograd.gradgradcheck(fused, (h, *weights))
+
+
+@pytest.mark.parametrize("trained", [("reduce",), ("expand",), ("reduce", "expand"), ()])
+def test_a_fused_block_trains_what_is_to_be_trained(trained: tuple[str, ...]) -> None:
+    block = DLRBlock(12, 3, activation="silu", norm="rms", gated=False, bias=False)
+    for name, weight in block.named_parameters():
+        weight.requires_grad_(name.partition(".")[0] in trained)
+    found = {}
+    for way in ("fused", "plain"):
+        h = torch.arange(24.0).reshape(2, 12).requires_grad_(not trained or way == "plain")
+        if way == "plain":
+            block.reduce.register_forward_hook(lambda *_: None)
+        block(h).square().sum().backward()
+        found[way] = {name: weight.grad for name, weight in block.named_parameters()}
+        block.zero_grad()
+    for name, gradient in found["plain"].items():
+        if name.partition(".")[0] not in trained:
+            assert found["fused"][name] is None
+        else:
+            torch.testing.assert_close(found["fused"][name], gradient)
