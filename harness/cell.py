@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import provenance, scoring, validity
+from harness import probes, provenance, scoring, validity
 from harness.bill import total
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write, confined
@@ -110,14 +111,15 @@ def give_up(spec: Spec, reason: str, *, out: Path, data_dir: Path | None, log: s
 
 def _fill(draft: Draft, workshop: Workshop) -> None:
     spec = draft.spec
+    if workshop.ahead is not None and (spec.device == "cpu" or not probes.gpu_files()):
+        workshop.ahead.start()  # before torch is imported here, which a worker does meanwhile
     ahead = workshop.ahead if workshop.device(spec) == "cpu" else None
-    if ahead is not None:
-        ahead.start()
     model, pretrains = workshop.base(spec), spec.build_defense().pretrains
     draft.control = control = workshop.lock(spec, model, control=True) if pretrains else None
     draft.base = base = workshop.unlocked(spec, control) if control else model
     draft.parameters = (base.model.num_parameters(), None)
     if ahead is not None and threads_for(base.model.num_parameters()) == 1:
+        ahead.start()
         ahead.take(spec)
         workshop.lock(spec, model)  # first: everything but the references waits for it
     _untouched(draft, workshop, base, "base")
@@ -135,6 +137,10 @@ def _attacks(draft: Draft, workshop: Workshop, role: Side, fresh: Callable[[], R
     spec, task = draft.spec, draft.task
     found = search(workshop, spec, task, fresh, role, secret)
     draft.searches[role] = found
+    if role == "reference" and workshop.ahead is not None and spec.replicates > 1:
+        # A worker begins with the first: not one after the other, waiting. What fails here fails below again.
+        with suppress(Exception):
+            workshop.run(spec, task, fresh(), role, spec.replicates - 1, secret, found)
     for replicate in range(spec.replicates):
         run = workshop.run(spec, task, fresh(), role, replicate, secret, found)
         if role == "attacked":

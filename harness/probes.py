@@ -42,6 +42,11 @@ def _deepspeed() -> str | None:
     return None
 
 
+def gpu_files() -> bool:
+    """Whether there may be a GPU, by the device files of its driver: an answer before torch is imported."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
 def _cuda() -> str | None:
     import torch
 

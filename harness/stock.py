@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import probes, registry
+from harness.allocator import keep_freed_memory
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
 from harness.errors import UsageError
@@ -54,6 +55,7 @@ class Stock:
 
     def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress,
                  reporting: Reporting | None = None) -> None:  # fmt: skip
+        keep_freed_memory()  # whoever has a stock is about to train
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
         self.reporting = reporting or Reporting()
         self.ahead: Ahead | None = None

@@ -105,13 +105,14 @@ def _along(grad: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, width: in
     """What of the gradient of `out = z scale(h)` lies along `h`, in units of `h`; `dim` is that of the ranks."""
     root = width**0.5
     length = (root / scale - EPS).clamp_min(EPS)
-    return (grad * out).sum(dim, keepdim=True) * scale / (-root * length)
+    found: torch.Tensor = (grad * out).sum(dim, keepdim=True) * scale / (-root * length)
+    return found
 
 
 def _untouched(linear: nn.Module, h: torch.Tensor) -> bool:
     """Whether calling the module is no more than multiplying by its weight: no adapter, quantisation, hook, bias."""
     hooked = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks
-    return type(linear) is nn.Linear and not hooked and linear.bias is None and linear.weight.dtype == h.dtype
+    return bool(type(linear) is nn.Linear and not hooked and linear.bias is None and linear.weight.dtype == h.dtype)
 
 
 def _inverse_rms(h: torch.Tensor) -> torch.Tensor:
