@@ -113,9 +113,14 @@ class Workshop(Stock):
         """
         from harness.models.digest import weights_digest
 
-        def probe(model: PreTrainedModel) -> float:
+        def score_of(model: PreTrainedModel) -> float:
             scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
-            report(score := main_score(task, scored))
+            return main_score(task, scored)
+
+        def probe(model: PreTrainedModel) -> float:
+            untrained = model is target.model and weights_digest(model) == target.digest  # the same for every attack
+            score = self.start(spec, task, target, score_of) if untrained else score_of(model)
+            report(score)
             return score
 
         attack, target = spec.build_attack(), task.adapt(target)
@@ -129,6 +134,17 @@ class Workshop(Stock):
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
                                              name=f"{target.name}, attacked")  # fmt: skip
+
+    def start(self, spec: Spec, task: Task, target: Released, score_of: Callable[[PreTrainedModel], float]) -> float:
+        """What `score_of` says of an untouched model: the first point of the trajectory of every attack on it."""
+        key = {"model": target.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype,
+               "items": PROBE_ITEMS}  # fmt: skip
+
+        def make(entry: Path, work: Path) -> None:
+            write_json(entry / "score.json", score_of(target.model))
+
+        folder, _ = self.entry("starts", target, key, make)
+        return float(json.loads((folder / "score.json").read_text()))
 
     def _attack(self, spec: Spec, task: Task, target: Released, role: Side, seed: int, secret: Path | None,
                 meter: Meter, entry: Path, work: Path, log: Log) -> None:  # fmt: skip

@@ -83,6 +83,21 @@ def test_a_complete_cell_is_found_and_an_equal_spec_gives_equal_scores(
     assert items[0] == items[1]
 
 
+def test_every_attack_on_a_model_starts_from_the_one_score(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = Workshop(cache=Cache(tmp_path / "cache"), data_dir=None, progress=Progress(quiet=True))
+    scored: list[float] = []
+    start = Workshop.start
+    monkeypatch.setattr(Workshop, "start", lambda self, spec, task, target, score_of: start(
+        self, spec, task, target, lambda found: scored.append(score_of(found)) or scored[-1]))  # fmt: skip
+    records = [run_cell(spec_of(model, attack={"learning_rate": rate}), out=tmp_path, workshop=workshop)
+               for rate in (1e-3, 3e-3)]  # fmt: skip
+    assert [point.score for record in records for point in record.trajectory[:1]] == scored * 2
+    assert len(scored) == 1  # of eight runs
+    assert records[0].trajectory[1:] != records[1].trajectory[1:]
+
+
 def test_out_of_memory_and_over_budget_are_outcomes(model: str, workshop: Workshop, tmp_path: Path) -> None:
     small = run_cell(spec_of(model, budget="memory=100KiB"), out=tmp_path, workshop=workshop)
     assert small.status == "out_of_memory"
