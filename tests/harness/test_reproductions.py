@@ -1,4 +1,4 @@
-"""Every table of a paper plans: names, settings and combinations are right, nothing heavy is imported, a paper's size stands beside."""
+"""Every table of a paper plans without torch, has an adaptive attack, and the size of the paper beside it."""
 
 from __future__ import annotations
 
