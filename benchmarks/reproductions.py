@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +55,9 @@ class Reproduction:
     def _rows(self, group: Sequence[Cell], locks: dict[str, str]) -> list[list[str]]:
         found = robustness(group)
         lock = locks[canonical_json(group[0].record.spec["defense"])]
-        rows = [[lock, *untouched(group[0].record, self.said), "-", *["-"] * len(self.more)]]
+        first = group[0].record
+        left = [*untouched(first, self.said), inflation(RESULTS / self.folder / "cells" / first.id)]
+        rows = [[lock, *left, *["-"] * len(self.more)]]
         for cell in sorted(group, key=lambda cell: order(cell.record)):
             record = cell.record
             ours = [number(record.score.reference), number(record.score.attacked), recovered(record, found)]
@@ -100,6 +104,17 @@ def untouched(record: Record, said: Said) -> list[str]:
                   for value, side in zip(values, sides, strict=True)]  # fmt: skip
     return [f"{name} (utility)".replace("_", "\\_"), "-", *said(record.model_copy(update={"spec": {
         **record.spec, "task": record.spec.get("own") or {"name": name}, "attack": {"name": "none"}}})), *values]  # fmt: skip
+
+
+def inflation(folder: Path) -> str:
+    """What SpecDef's lock did to the weights, from the cell's log: the mean top singular value and the sharpness."""
+    report = re.search(r"^lock report: (.*)$", (folder / "log.txt").read_text(), re.MULTILINE)
+    found = ast.literal_eval(report[1]) if report else {}
+    if not {"before", "after"} <= found.keys():
+        return "-"
+    ends = [found[when] for when in ("before", "after")]
+    values = [" to ".join(f"{end[key]:.3g}" for end in ends) for key in ("mean_top", "sharpness")]
+    return f"lock: top singular values {values[0]}, sharpness {values[1]}"
 
 
 def recovered(record: Record, found: Robustness) -> str:
