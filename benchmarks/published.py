@@ -1,7 +1,8 @@
 """What the papers say of a cell of their tables: (without the lock, with it), as text; a dash where they say nothing.
 
-Sources: Rosati et al., "Locking Open Weight Models with Spectral Deformation" (TAIG workshop, ICML 2025), Tables 1 to 3, Figures 3
-and 4; Rosati et al., arXiv 2602.18868v1, by a third-party summary. Of DLR-Lock (2605.10777) and PMP (2602.00446) we have no table.
+Sources: Rosati et al., "Locking Open Weight Models with Spectral Deformation" (TAIG workshop, ICML 2025), Tables 1 to
+3, Figures 3 and 4; Rosati et al., arXiv 2602.18868v1, by a third-party summary. Of DLR-Lock (2605.10777) and PMP
+(2602.00446) we have no table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ VISION = {"mnist": (0.99, 0.99), "cifar10": (0.80, 0.10), "kmnist": (0.80, 0.10)
 TEXT = {"mrpc": (0.85, 0.84), "rte": (0.71, 0.52), "qqp": (0.71, 0.20), "qnli": (0.84, 0.52)}
 """Table 1, SmolLM2-135M-Instruct: F1 for MRPC and QQP, else accuracy. The attack is AdamW at 5e-5."""
 RELEARNING = {2e-3: (0.609, 0.195, "3e-5"), 2e-4: (0.629, 0.191, "1e-5"), 2e-5: (0.607, 0.195, "1e-6")}
-"""2602.18868, WMDP-bio: final accuracy undefended and locked at alpha 1e4, by our rate, and the paper's rate of that rank."""
+"""2602.18868, WMDP-bio: final accuracy undefended and locked at alpha 1e4, by our rate; the paper's of that rank."""
 
 
 def nothing(record: Record) -> Pair:

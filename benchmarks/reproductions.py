@@ -1,6 +1,6 @@
 """Tables of papers beside ours, from the records of `harness matrix reproductions/<paper>/<table>.yaml`.
 
-`benchmarks/documents.py` puts them into docs/reproductions.md. A row is a cell; what the papers say is in `published.py`.
+`benchmarks/documents.py` puts them into docs/reproductions.md. A row is a cell; `published.py` has what the papers say.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def untouched(record: Record, said: Said) -> list[str]:
     if "own" not in record.spec:
         values = [f"{value}, ppl {side.perplexity.value:.1f}"  # type: ignore[union-attr]
                   for value, side in zip(values, sides, strict=True)]  # fmt: skip
-    return [f"{name} (utility)".replace("_", "\\_"), "-", *said(record.model_copy(update={"spec": {
-        **record.spec, "task": record.spec.get("own") or {"name": name}, "attack": {"name": "none"}}})), *values]  # fmt: skip
+    spec = {**record.spec, "task": record.spec.get("own") or {"name": name}, "attack": {"name": "none"}}
+    papers = said(record.model_copy(update={"spec": spec}))
+    return [f"{name} (utility)".replace("_", "\\_"), "-", *papers, *values]
 
 
 def inflation(folder: Path) -> str:
