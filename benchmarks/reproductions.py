@@ -46,22 +46,24 @@ class Reproduction:
             return "not run"
         groups = grouped(load_results(RESULTS / self.folder).cells)
         locks = labels([group[0].record.spec["defense"] for group in groups])
-        rows = [row for group in groups for row in self._rows(group, locks)]
+        rows, before = list[list[str]](), ""
+        for group in groups:
+            record, lock = group[0].record, locks[canonical_json(group[0].record.spec["defense"])]
+            if lock != before:
+                log = RESULTS / self.folder / "cells" / record.id / "log.txt"
+                rows.append([lock, *untouched(record, self.said), inflation(log), *["-"] * len(self.more)])
+            rows, before = rows + [[lock, *row] for row in self._rows(group)], lock
         headers = ["lock", "task", "attack", "paper", "paper, locked", "ours", "ours, locked", "recovery",
                    *(head for head, _ in self.more)]  # fmt: skip
         body: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
         return body
 
-    def _rows(self, group: Sequence[Cell], locks: dict[str, str]) -> list[list[str]]:
-        found = robustness(group)
-        lock = locks[canonical_json(group[0].record.spec["defense"])]
-        first = group[0].record
-        left = [*untouched(first, self.said), inflation(RESULTS / self.folder / "cells" / first.id)]
-        rows = [[lock, *left, *["-"] * len(self.more)]]
+    def _rows(self, group: Sequence[Cell]) -> list[list[str]]:
+        found, rows = robustness(group), []
         for cell in sorted(group, key=lambda cell: order(cell.record)):
             record = cell.record
             ours = [number(record.score.reference), number(record.score.attacked), recovered(record, found)]
-            rows.append([lock, record.name("task"), self._attack(record), *self.said(record), *ours,
+            rows.append([record.name("task"), self._attack(record), *self.said(record), *ours,
                          *(show(record) for _, show in self.more)])  # fmt: skip
         return rows
 
@@ -83,7 +85,7 @@ def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _key(record: Record) -> tuple[Any, ...]:
     defense: Any = record.spec["defense"]
     numbers = [defense.get(key, 0) for key in ("depth", "alpha", "rho", "max_steps")]
-    return record.name("task"), str(defense.get("variant")), *numbers, str(defense.get("layers"))
+    return str(defense.get("variant")), *numbers, str(defense.get("layers")), record.name("task")
 
 
 def order(record: Record) -> tuple[Any, ...]:
@@ -107,9 +109,9 @@ def untouched(record: Record, said: Said) -> list[str]:
     return [f"{name} (utility)".replace("_", "\\_"), "-", *papers, *values]
 
 
-def inflation(folder: Path) -> str:
+def inflation(log: Path) -> str:
     """What SpecDef's lock did to the weights, from the cell's log: the mean top singular value and the sharpness."""
-    report = re.search(r"^lock report: (.*)$", (folder / "log.txt").read_text(), re.MULTILINE)
+    report = re.search(r"^lock report: (.*)$", log.read_text(), re.MULTILINE)
     found = ast.literal_eval(report[1]) if report else {}
     if not {"before", "after"} <= found.keys():
         return "-"
