@@ -94,9 +94,9 @@ def shared(spec: Spec) -> dict[str, Piece]:
     The names follow the keys of the cache, as far as they are known without loading the model: cells that agree on a
     name share the entry. (Where they would share one without agreeing, the cache still makes it once.)
     """
-    raw = spec.model_dump(mode="json")
+    raw: dict[str, Any] = spec.model_dump(mode="json")
     defense = spec.build_defense()
-    place = {key: raw[key] for key in ("model", "own", "precision", "device") if key in raw}
+    place: dict[str, Any] = {key: raw[key] for key in ("model", "own", "precision", "device") if key in raw}
     made = {**place, "corpus": raw.get("corpus"), "seed": raw["seed"]}  # a classifier's lock reads `own`, and no corpus
     lock = {**made, "defense": raw["defense"]}
     control = {**made, "control": {"name": raw["defense"]["name"], **defense.control_settings()}}
