@@ -31,7 +31,7 @@ def distil_features(model: Any, locked: Any, tokenizer: Any, settings: UndoSpecD
                     share: Share) -> dict[str, Any]:  # fmt: skip
     """Squared error of the features on the task's inputs, over the features' own size; every parameter trained."""
     knobs = TrainSettings(learning_rate=settings.distil_learning_rate, max_steps=max(1, settings.distil_steps),
-                          optim=settings.optim, eval_points=0, block_size=settings.block_size,
+                          optim=settings.distil_optim, eval_points=0, block_size=settings.block_size,
                           per_device_train_batch_size=settings.per_device_train_batch_size)  # fmt: skip
     batches = task_batches(tokenizer, context, knobs)
     steps = min(settings.distil_steps, share.steps(), _affordable(locked, batches(0, 0), context, share))

@@ -136,7 +136,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
     "docs/measured.md:speed": ("docs/measured.md", speed),
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
-    "docs/reproductions.md:specdef_vision": ("docs/reproductions.md", reproductions.specdef_vision),
+    **{f"docs/reproductions.md:{tag}": ("docs/reproductions.md", table) for tag, table in reproductions.TABLES.items()},
     "SECURITY.md:fuzz": ("SECURITY.md", fuzzing),
     "docs/scale.md:scale": ("docs/scale.md", lambda: scale_tables.scale(ROOT / "docs" / "data")),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},

@@ -1,57 +1,188 @@
-"""Tables of papers beside ours: published numbers, and the records of `harness matrix reproductions/...`.
+"""Tables of papers beside ours, from the records of `harness matrix reproductions/<paper>/<table>.yaml`.
 
-`benchmarks/documents.py` puts the tables into docs/reproductions.md.
+`benchmarks/documents.py` puts them into docs/reproductions.md. A row is a cell; `published.py` has what the papers say.
 """
 
 from __future__ import annotations
 
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import published
+from published import Said
+
+from harness.files import canonical_json
+from harness.record import Record
+from harness.robustness import Cell, Robustness, labels, robustness
 from leaderboards.load import load_results
 
 RESULTS = Path(__file__).parents[1] / "leaderboards" / "results"
-PUBLISHED = {"mnist": (0.99, 0.99), "cifar10": (0.80, 0.10), "kmnist": (0.80, 0.10), "fashion_mnist": (0.74, 0.10)}
-"""SpecDef (workshop 2025), Table 1, ResNet18: accuracy of the model and of the locked one; MNIST is its own task."""
+Column = tuple[str, Callable[[Record], str]]
 
 
-def specdef_vision() -> str:
-    """SpecDef's Table 1, vision, at the size that runs on two cores."""
-    from tabulate import tabulate
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """One table: which records, what the paper says of a cell, and what else is shown of it."""
 
-    headers = ["task", "attack, rate", "paper", "paper, locked", "ours", "ours, locked", "recovery"]
-    folder = RESULTS / "specdef_table1_vision"
-    if not folder.is_dir():
-        rows = [[task, "-", *_pair(both), *["not run"] * 3] for task, both in PUBLISHED.items()]
-        return str(tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True))
-    cells = load_results(folder).cells
-    records = sorted((cell.record for cell in cells), key=lambda record: (record.name("task"), _rate(record)))
-    first = records[0]
-    ours = [_own(first, side) for side in ("base", "locked")]
-    rows = [["mnist (own task)", "-", *_pair(PUBLISHED["mnist"]), *ours, "-"]]
-    for record in records:
-        task, attack = record.name("task"), f"{record.name('attack')}, {_rate(record):g}"
-        ours = [_number(record.score.reference), _number(record.score.attacked), _number(record.recovery)]
-        rows.append([task, attack, *_pair(PUBLISHED[task]), *ours])
-    body: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
-    return body
+    folder: str
+    """Below `leaderboards/results`."""
+    said: Said = published.nothing
+    """What the paper says of a cell, without and with the lock."""
+    shown: Sequence[str] = ("learning_rate",)
+    """Settings of the attack that tell rows apart."""
+    more: Sequence[Column] = ()
+    """Further columns."""
+
+    def __call__(self) -> str:
+        """The table as markdown; a line where there are no records."""
+        from tabulate import tabulate
+
+        if not (RESULTS / self.folder / "cells").is_dir():
+            return "not run"
+        groups = grouped(load_results(RESULTS / self.folder).cells)
+        locks = labels([group[0].record.spec["defense"] for group in groups])
+        rows, before = list[list[str]](), ""
+        for group in groups:
+            record, lock = group[0].record, locks[canonical_json(group[0].record.spec["defense"])]
+            if lock != before:
+                log = RESULTS / self.folder / "cells" / record.id / "log.txt"
+                rows.append([lock, *untouched(record, self.said), inflation(log), *["-"] * len(self.more)])
+            rows, before = rows + [[lock, *row] for row in self._rows(group)], lock
+        headers = ["lock", "task", "attack", "paper", "paper, locked", "ours", "ours, locked", "recovery",
+                   *(head for head, _ in self.more)]  # fmt: skip
+        body: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+        return body
+
+    def _rows(self, group: Sequence[Cell]) -> list[list[str]]:
+        found, rows = robustness(group), []
+        for cell in sorted(group, key=lambda cell: order(cell.record)):
+            record = cell.record
+            ours = [number(record.score.reference), number(record.score.attacked), recovered(record, found)]
+            rows.append([record.name("task"), self._attack(record), *self.said(record), *ours,
+                         *(show(record) for _, show in self.more)])  # fmt: skip
+        return rows
+
+    def _attack(self, record: Record) -> str:
+        attack: Any = record.spec["attack"]
+        values = [f"{attack[key]:g}" if isinstance(attack[key], float) else str(attack[key])
+                  for key in self.shown if key in attack]  # fmt: skip
+        return " ".join([attack["name"].replace("_", "\\_"), *(value.replace("_", "\\_") for value in values)])
 
 
-def _rate(record: Any) -> float:
-    return float(record.spec["attack"]["learning_rate"])
+def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells by lock and task, which share their best reference; in the order of the locks' settings."""
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[canonical_json(cell.record.spec["task"]), canonical_json(cell.record.spec["defense"])].append(cell)
+    return sorted(groups.values(), key=lambda group: _key(group[0].record))
 
 
-def _pair(published: tuple[float, float]) -> list[str]:
-    return [f"{value:.2f}" for value in published]
+def _key(record: Record) -> tuple[Any, ...]:
+    defense: Any = record.spec["defense"]
+    numbers = [defense.get(key, 0) for key in ("depth", "alpha", "rho", "max_steps")]
+    return str(defense.get("variant")), *numbers, str(defense.get("layers")), record.name("task")
 
 
-def _own(record: Any, side: str) -> str:
-    utility = getattr(record.utility, side)
-    return _number(next(iter(utility.tasks.values())).score)
+def order(record: Record) -> tuple[Any, ...]:
+    """`full` first, then by name, optimizer and falling rate."""
+    attack: Any = record.spec["attack"]
+    return attack["name"] != "full", attack["name"], str(attack.get("optim")), -attack["learning_rate"]
 
 
-def _number(interval: Any) -> str:
+def untouched(record: Record, said: Said) -> list[str]:
+    """What base and locked model still do: own task's accuracy, or accuracy on minimal pairs and the perplexity."""
+    sides = [record.utility.base, record.utility.locked]
+    if any(side is None for side in sides):
+        return ["untouched", "-", "-", "-", "-", record.status_reason or "-"]
+    name = next(iter(sides[0].tasks))  # type: ignore[union-attr]
+    values = [number(side.tasks[name].score) for side in sides]  # type: ignore[union-attr]
+    if "own" not in record.spec:
+        values = [f"{value}, ppl {side.perplexity.value:.1f}"  # type: ignore[union-attr]
+                  for value, side in zip(values, sides, strict=True)]  # fmt: skip
+    spec = {**record.spec, "task": record.spec.get("own") or {"name": name}, "attack": {"name": "none"}}
+    papers = said(record.model_copy(update={"spec": spec}))
+    return [f"{name} (utility)".replace("_", "\\_"), "-", *papers, *values]
+
+
+def inflation(log: Path) -> str:
+    """What SpecDef's lock did to the weights, from the cell's log: the mean top singular value and the sharpness."""
+    report = re.search(r"^lock report: (.*)$", log.read_text(), re.MULTILINE)
+    found = ast.literal_eval(report[1]) if report else {}
+    if not {"before", "after"} <= found.keys():
+        return "-"
+    ends = [found[when] for when in ("before", "after")]
+    values = [" to ".join(f"{end[key]:.3g}" for end in ends) for key in ("mean_top", "sharpness")]
+    return f"lock: top singular values {values[0]}, sharpness {values[1]}"
+
+
+def recovered(record: Record, found: Robustness) -> str:
+    """Recovery against the best reference of the group, the strongest attack in bold; or why there is none."""
+    outcome = next((one for one in found.attacks if record.id in one.ids), None)
+    if outcome is None:
+        why = next((one.reason for one in found.excluded if one.id == record.id), record.status)
+        if "secret" in why:
+            return f"{number(record.recovery)} (owner)"
+        return why.partition(":")[0].replace("_", "\\_")
+    value = "undefined" if outcome.recovery.value is None else number(outcome.recovery)
+    value = f"**{value}**" if outcome.label == found.worst_attack else value
+    return value + (", collapsed" if outcome.collapsed else "")
+
+
+def number(interval: Any) -> str:
+    """A value with its 95 % interval."""
     if interval.value is None:
         return "undefined"
     low = "" if interval.low is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
     return f"{interval.value:.2f}{low}"
+
+
+def _ratio(name: str) -> Callable[[Record], str]:
+    def show(record: Record) -> str:
+        ours, theirs = (getattr(bill, name, None) for bill in (record.cost.attack, record.cost.reference))
+        return f"{ours / theirs:.2f} x" if ours and theirs else "-"
+
+    return show
+
+
+def _backward(record: Record) -> str:
+    bill = record.cost.attack
+    return f"{bill.backward_flops / bill.forward_flops:.2f}" if bill and bill.forward_flops else "-"
+
+
+def _seconds(record: Record) -> str:
+    bills = [bill for bill in (record.cost.undo, record.cost.attack) if bill]
+    return f"{sum(bill.seconds for bill in bills):.0f}" if bills else "-"
+
+
+def _guess(record: Record) -> str:
+    return ", ".join(f"{key} {value:.2f}" for key, value in sorted(record.secret_guess.items())) or "-"
+
+
+def _kept(record: Record) -> str:
+    side = record.utility.attacked
+    return "-" if side is None or side.retention is None else f"{side.retention:.2f}"
+
+
+TABLES: dict[str, Reproduction] = {
+    "specdef_table1_vision": Reproduction(folder="specdef_table1_vision", said=published.specdef_vision),
+    "specdef_table1_text": Reproduction(folder="specdef_table1_text", said=published.specdef_text),
+    "specdef_table2": Reproduction(folder="specdef_table2", said=published.specdef_backdoor,
+                                   more=[("own task kept", _kept)]),
+    "specdef_table3": Reproduction(folder="specdef_table3", said=published.specdef_unlearning,
+                                   shown=("optim", "learning_rate"), more=[("own task kept", _kept)]),
+    "specdef_figure3": Reproduction(folder="specdef_figure3", said=published.specdef_rates),
+    "specdef_figure4": Reproduction(folder="specdef_figure4", said=published.specdef_preconditioned,
+                                    shown=("optim", "learning_rate")),
+    "specdef2026_relearning": Reproduction(folder="specdef2026_relearning", said=published.relearning,
+                                           shown=("method", "learning_rate"), more=[("utility kept", _kept)]),
+    "pmp_mask_ratio": Reproduction(folder="pmp_mask_ratio", more=[("mask guessed", _guess)]),
+    "dlr_depth": Reproduction(folder="dlr_depth", more=[
+        ("kept bytes", _ratio("kept_for_backward_bytes")), ("peak of backward", _ratio("peak_backward_bytes")),
+        ("backward / forward FLOPs", _backward), ("seconds", _seconds)]),
+}  # fmt: skip
+"""By the tag in docs/reproductions.md."""

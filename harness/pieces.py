@@ -94,14 +94,14 @@ def shared(spec: Spec) -> dict[str, Piece]:
     The names follow the keys of the cache, as far as they are known without loading the model: cells that agree on a
     name share the entry. (Where they would share one without agreeing, the cache still makes it once.)
     """
-    raw = spec.model_dump(mode="json")
+    raw: dict[str, Any] = spec.model_dump(mode="json")
     defense = spec.build_defense()
-    place = {key: raw[key] for key in ("model", "precision", "device")}
-    made = {**place, "corpus": raw["corpus"], "seed": raw["seed"]}
+    place: dict[str, Any] = {key: raw[key] for key in ("model", "own", "precision", "device") if key in raw}
+    made = {**place, "corpus": raw.get("corpus"), "seed": raw["seed"]}  # a classifier's lock reads `own`, and no corpus
     lock = {**made, "defense": raw["defense"]}
     control = {**made, "control": {"name": raw["defense"]["name"], **defense.control_settings()}}
     base = control if defense.pretrains else place
-    scored = {"task": raw["task"], "utility": raw["utility"]}
+    scored = {"task": raw["task"], "utility": raw.get("utility")}
     attacker = {key: raw.get(key) for key in ("attack", "budget", "search", "seed", *scored)}
     found = {_name("base", {**base, **scored}): Piece(raw, "base"), _name("lock", lock): Piece(raw, "lock"),
              _name("locked", {**lock, **scored}): Piece(raw, "locked")}  # fmt: skip

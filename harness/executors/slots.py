@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import probes, registry
 from harness.models.gate import check_folder, read_json
+from harness.models.known import KnownModel
 from harness.models.resolve import Place, is_online, resolve
 from harness.spec import ModelChoice, Spec
 from harness.threads import threads_for, usable_cores
@@ -28,8 +29,9 @@ def slots(cells: Sequence[Spec], data_dir: Path | None, given: int | None) -> in
     gpu = probes.check("cuda") is None
     if any(spec.device.startswith("cuda") or (spec.device == "auto" and gpu) for spec in cells):
         return 1
-    small = all(threads_for(parameters(place)) == 1 for place in _places(cells, data_dir))
-    return usable_cores() if small else 1
+    sizes = [made.parameters for made in _made(cells)]
+    sizes += [parameters(place) for place in _places(cells, data_dir)]
+    return usable_cores() if all(threads_for(size) == 1 for size in sizes) else 1
 
 
 def parameters(place: Place) -> int:
@@ -51,8 +53,18 @@ def modules(cells: Sequence[Spec], data_dir: Path | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _made(cells: Sequence[Spec]) -> list[KnownModel]:
+    """The classifiers that are made here, of which there is no folder yet."""
+    known = registry.models().working()
+    named = {spec.model.name for spec in cells} & known.keys()
+    return [known[name] for name in sorted(named) if known[name].build is not None]
+
+
 def _places(cells: Sequence[Spec], data_dir: Path | None) -> list[Place]:
     known = registry.models().working()
-    choices: dict[str, ModelChoice] = {spec.model.model_dump_json(): spec.model for spec in cells}
+    made = {model.name for model in _made(cells)}
+    choices: dict[str, ModelChoice] = {
+        spec.model.model_dump_json(): spec.model for spec in cells if spec.model.name not in made
+    }
     return [resolve(choice.name, known, data_dir=data_dir, revision=choice.revision, online=is_online(),
                     code=choice.trust_remote_code) for choice in choices.values()]  # fmt: skip

@@ -120,6 +120,16 @@ def test_the_undo_brings_the_spectra_down_and_the_features_back(
     assert not attacked("undo_specdef", base, squares(), tmp_path, max_steps=5).report["repaired"]
 
 
+def test_the_repair_does_not_depend_on_the_optimizer_of_the_fine_tuning(
+    locked: tuple[Released, dict[str, Any]], tmp_path: Path
+) -> None:
+    def losses(**settings: Any) -> Any:
+        found = attacked("undo_specdef", locked[0], squares(), tmp_path, distil_steps=4, max_steps=1, **settings)
+        return found.report["distil_losses"]
+
+    assert losses(optim="sgd") == losses(optim="adamw_torch")
+
+
 def test_the_undo_stays_within_a_budget_of_flops(locked: tuple[Released, dict[str, Any]], tmp_path: Path) -> None:
     from classifier_cases import attack_context
 

@@ -11,7 +11,9 @@ from record_factory import make_cell, write_cell
 
 from harness.estimate import Precedents, estimated
 from harness.grid import plan
+from harness.pieces import shared
 from harness.plan import Job, jobs
+from harness.spec import resolve
 
 
 def of(**grid: Any) -> list[Job]:
@@ -50,6 +52,15 @@ def test_a_lock_that_pretrains_shares_its_control_and_not_the_base() -> None:
 
 def test_every_model_is_loaded_before_anything_else() -> None:
     assert kinds(of(models=["tiny", "stories260k"], attacks=["lora"])) == ["load", "load", "cell", "cell"]
+
+
+def test_classifiers_share_too_and_another_own_task_is_another_base() -> None:
+    grid: dict[str, Any] = {"models": ["resnet-tiny"], "defenses": ["none", "specdef"], "attacks": ["full", "lora"]}
+    found = of(**grid, tasks=["digits"])
+    assert kinds(found) == ["base", "lock", "locked", "reference", "reference", "lock", "locked", *["cell"] * 4]
+    owns = [shared(resolve({"model": "resnet-tiny", "task": "digits", "own": {"name": "digits", "classes": classes}}))
+            for classes in ([0, 1], [2, 3])]  # fmt: skip
+    assert not set(owns[0]) & set(owns[1])
 
 
 @given(
