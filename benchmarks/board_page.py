@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,34 +31,34 @@ MODELS, TASKS, SEEDS, ATTACKS = 5, 4, 5, 10
 
 
 def write_records(out: Path, number: int) -> None:
-    """So many cells below `out`; their numbers are those of a few cells, their specs all differ."""
-    from record_factory import make_cell
+    """So many cells below `out`. Their figures are those of a few cells; no two specs and no two sets of items are equal."""
+    import numpy as np
+    from record_factory import METRIC, make_cell
 
     from harness.files import canonical_json, sha256
-    from harness.record import ITEMS, LOG, RECORD, dumps, write_record
+    from harness.items import write_items
+    from harness.record import ITEMS, LOG, RECORD, dumps, sealed
 
     patterns = [make_cell(recovery=0.1 * k, utility=0.97, seed=k) for k in range(10)]
-    folders = []
-    for index, cell in enumerate(patterns):
-        folders.append(out / f".pattern{index}")
-        write_record(folders[-1], cell.record, cell.items, "log\n")
-    files = [{name: sha256(folder / name) for name in (ITEMS, LOG)} for folder in folders]
     for index, (lock, attack, model, task, seed) in enumerate(_specs(number)):
-        which = (lock * 7 + attack * 3 + model + task) % len(patterns)
-        record = patterns[which].record
+        cell, rng = patterns[(lock * 7 + attack * 3 + model + task) % len(patterns)], np.random.default_rng(index)
+        record = cell.record
         spec = {**record.spec, "model": {"name": f"model-{model}"}, "task": {"name": f"task-{task}"}, "seed": seed,
                 "defense": {"name": "lock", "strength": lock},
                 "attack": {"name": f"attack-{attack}", "learning_rate": 1e-3}}  # fmt: skip
         digest = hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
-        provenance = record.provenance.model_copy(update={"files": files[which]})
-        made = record.model_copy(update={"id": digest, "spec": spec, "provenance": provenance,
-                                         "model": record.model.model_copy(update={"name": f"model-{model}"}),
-                                         "task": record.task.model_copy(update={"name": f"task-{task}"})})  # fmt: skip
         folder = out / "cells" / digest
         folder.mkdir(parents=True)
-        for name in (ITEMS, LOG):
-            shutil.copyfile(folders[which] / name, folder / name)
-        (folder / RECORD).write_text(dumps(made))
+        write_items(folder / ITEMS, [replace(row, score=row.score + rng.normal(0, 1e-3))
+                                     if row.model == "attacked" and row.metric == METRIC else row
+                                     for row in cell.items])  # fmt: skip
+        (folder / LOG).write_text("log\n")
+        files = {name: sha256(folder / name) for name in (ITEMS, LOG)}
+        made = record.model_copy(update={"id": digest, "spec": spec,
+                                         "provenance": record.provenance.model_copy(update={"files": files}),
+                                         "model": record.model.model_copy(update={"name": f"model-{model}"}),
+                                         "task": record.task.model_copy(update={"name": f"task-{task}"})})  # fmt: skip
+        (folder / RECORD).write_text(dumps(sealed(made)))
         if index % 1000 == 0:
             print(f"{index} records", file=sys.stderr)
 
