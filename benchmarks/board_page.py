@@ -31,7 +31,7 @@ MODELS, TASKS, SEEDS, ATTACKS = 5, 4, 5, 10
 
 
 def write_records(out: Path, number: int) -> None:
-    """So many cells below `out`. Their figures are those of a few cells; no two specs and no two sets of items are equal."""
+    """So many cells below `out`. Most figures are those of a few cells; specs, items and bills of attacks all differ."""
     import numpy as np
     from record_factory import METRIC, make_cell
 
@@ -54,7 +54,9 @@ def write_records(out: Path, number: int) -> None:
                                      for row in cell.items])  # fmt: skip
         (folder / LOG).write_text("log\n")
         files = {name: sha256(folder / name) for name in (ITEMS, LOG)}
+        bill = record.cost.attack and record.cost.attack.model_copy(update={"seconds": float(rng.uniform(1, 1e4))})
         made = record.model_copy(update={"id": digest, "spec": spec,
+                                         "cost": record.cost.model_copy(update={"attack": bill}),
                                          "provenance": record.provenance.model_copy(update={"files": files}),
                                          "model": record.model.model_copy(update={"name": f"model-{model}"}),
                                          "task": record.task.model_copy(update={"name": f"task-{task}"})})  # fmt: skip

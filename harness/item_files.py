@@ -7,6 +7,7 @@ can show that nothing in them would be refused; whatever else is there goes thro
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ from harness.items import (
     check_items,
 )
 
+_KINDS = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
 _CODECS = {"UNCOMPRESSED", "SNAPPY"}
 """What is read: neither can expand a file a thousandfold."""
+_PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
+_SEEDED = np.array([side in SEEDED for side in SIDES])
 _KEYS = 2**62
 """So many (side, seed, item) can be numbered."""
 
@@ -44,7 +48,7 @@ class Columns(ItemTable):
     """Items of one metric, as arrays of one entry an item; all of them would pass `check_items`."""
 
     def __init__(
-        self, metric: str, names: Sequence[str], sides: Numbers, seeds: Numbers, items: Numbers, values: Floats,
+        self, metric: str, names: tuple[str, ...], sides: Numbers, seeds: Numbers, items: Numbers, values: Floats,
         weights: Floats,
     ) -> None:  # fmt: skip
         """
@@ -82,6 +86,7 @@ class Columns(ItemTable):
         names = self.items[rows]
         have = np.bincount(names, minlength=len(self.names)) > 0
         items = np.flatnonzero(have)
+        names_of = self.names if have.all() else tuple(map(self.names.__getitem__, items.tolist()))
         if len(rows) != len(seeds) * len(items):
             raise ValueError(f"the seeds of {model} did not score the same items in {metric!r}")
         values, weights = np.empty((2, len(items), len(seeds)))
@@ -89,7 +94,7 @@ class Columns(ItemTable):
         values[at, place], weights[at, place] = self.values[rows], self.weights[rows]
         if (weights != weights[:, :1]).any():
             raise ValueError(f"the seeds of {model} weigh the same item differently in {metric!r}")
-        return Scores(tuple(map(self.names.__getitem__, items.tolist())), seeds, values, weights[:, 0])
+        return Scores(names_of, seeds, values, weights[:, 0])
 
 
 def rows(data: bytes, metric: str | None) -> list[Item]:
@@ -118,12 +123,11 @@ def _table(data: bytes) -> Any:
     leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
     if leaves != list(COLUMNS):
         raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
-    kinds = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
-    stored = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-              for field in file.schema_arrow}  # fmt: skip
-    if list(stored.items()) != list(kinds.items()):
-        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != kinds.get(name)]
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
+    types = [(field.name, field.type) for field in file.schema_arrow]
+    stored = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types}
+    if list(stored.items()) != list(_KINDS.items()):
+        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != _KINDS.get(name)]
         raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
     chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
@@ -155,31 +159,37 @@ def _values(column: Any) -> list[Any]:
 
 def _columns(table: Any, metric: str) -> Columns | None:
     """The rows of one metric; None where something in them may be refused, or they do not come in one piece."""
-    if any(table[name].num_chunks != 1 or (name != "seed" and table[name].null_count) for name in COLUMNS):
+    columns = dict(zip(COLUMNS, table.columns, strict=True))
+    if any(column.num_chunks != 1 or (name != "seed" and column.null_count) for name, column in columns.items()):
         return None
-    chunks = {name: table[name].chunk(0) for name in COLUMNS}
-    texts = {name: chunks[name].dictionary.to_pylist() for name in NAMES}
-    if any(None in values or len(set(values)) < len(values) for values in texts.values()):
-        return None
-    if metric not in texts["metric"] or max(map(len, texts["item"]), default=0) > LONGEST_NAME >= len(metric):
+    chunks = {name: column.chunk(0) for name, column in columns.items()}
+    texts = {name: chunks[name].dictionary.to_numpy(zero_copy_only=False).tolist() for name in NAMES}
+    if texts["metric"].count(metric) != 1 or len(metric) > LONGEST_NAME:
         return None
     keep = np.flatnonzero(chunks["metric"].indices.to_numpy() == texts["metric"].index(metric))
-    sides = _looked_up(chunks["model"], [SIDES.index(name) if name in SIDES else -1 for name in texts["model"]])[keep]
-    names = sorted(texts["item"])
-    places = {name: place for place, name in enumerate(names)}
-    items = _looked_up(chunks["item"], [places[name] for name in texts["item"]])[keep]
+    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[chunks["model"].indices.to_numpy()[keep]]
+    codes = chunks["item"].indices.to_numpy()[keep]
+    used = np.flatnonzero(np.bincount(codes)).tolist()
+    used.sort(key=texts["item"].__getitem__)
+    names = _shared(tuple([texts["item"][code] for code in used]))
+    if max(map(len, names), default=0) > LONGEST_NAME or len(set(names)) < len(names):
+        return None
+    places = np.zeros(len(texts["item"]), np.int64)
+    places[used] = np.arange(len(used))
+    items, seeds = places[codes], chunks["seed"].fill_null(0).to_numpy()[keep]
     seeded = chunks["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
-    seeds = chunks["seed"].fill_null(0).to_numpy()[keep]
     values, weights = (chunks[name].to_numpy()[keep] for name in ("score", "weight"))
-    sound = ((sides >= 0) & (seeded == np.isin(sides, [SIDES.index(side) for side in SEEDED]))
-             & (np.abs(values) <= LARGEST_SCORE) & (1 / LARGEST_SCORE <= weights) & (weights <= LARGEST_SCORE))  # fmt: skip
+    sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
+             & (1 / LARGEST_SCORE <= weights) & (weights <= LARGEST_SCORE))  # fmt: skip
     if not sound.all() or not _all_differ(sides, seeds, items):
         return None
     return Columns(metric, names, sides, seeds, items, values, weights)
 
 
-def _looked_up(column: Any, values: Sequence[int]) -> Numbers:
-    return np.array(values, np.int64)[column.indices.to_numpy()]
+@lru_cache(maxsize=64)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same names as one object: the cells of a task have the same items."""
+    return names
 
 
 def _all_differ(sides: Numbers, seeds: Numbers, items: Numbers) -> bool:

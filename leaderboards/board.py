@@ -11,7 +11,7 @@ from pathlib import Path
 
 from leaderboards.formats import render
 from leaderboards.index import Index
-from leaderboards.load import load_results
+from leaderboards.load import load_results, uncollected
 from leaderboards.rows import board_rows, cell_rows, rank
 
 
@@ -36,7 +36,7 @@ def leaderboard(
         UsageError: nothing readable there, or unknown format.
         Unavailable: the page needs the extra `report`.
     """
-    with Index(cache) if cache else nullcontext() as index:
+    with uncollected(), Index(cache) if cache else nullcontext() as index:
         results = load_results(folder, only, utility=False, index=index)
         if kind == "html":
             from leaderboards.html.page import page

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +89,8 @@ def load_results(
     folders = [(path, leaves) for path, leaves in _folders(folder) if only is None or path.name in only]
     if not folders:
         raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
-    cells, skipped, refused = [], [], []
+    cells: list[Cell] = []
+    skipped, refused = [], []
     for path, leaves in folders:
         try:
             found = _cell(path, utility, index) if not leaves else Skipped(path.name, _LEAVES)
@@ -101,6 +104,18 @@ def load_results(
     if len(refused) == len(folders):
         raise refused[0]
     return Results(cells, skipped)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for unreachable cycles: among a million objects that all live, it was half of the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 _LEAVES = "a link that leaves the folder of results"

@@ -166,8 +166,10 @@ def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
 def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
     """The rows of `cell_rows`."""
     records = [cell.record for cell in cells]
-    defenses, attacks = labels([r.spec["defense"] for r in records]), labels([attack_of(r) for r in records])
-    rows = [_cell_row(r, label_of(defenses, r.spec["defense"]), label_of(attacks, attack_of(r))) for r in records]
+    chosen = [attack_of(record) for record in records]
+    defenses, attacks = labels([record.spec["defense"] for record in records]), labels(chosen)
+    rows = [_cell_row(record, label_of(defenses, record.spec["defense"]), label_of(attacks, attack))
+            for record, attack in zip(records, chosen, strict=True)]  # fmt: skip
     return sorted(rows, key=lambda row: (row.model, row.task, row.budget, row.defense, row.attack, row.seed, row.id))
 
 
