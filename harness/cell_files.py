@@ -14,7 +14,7 @@ MAX_BYTES = 64 << 20
 
 
 class CellFiles:
-    """The files in a cell's folder, each read once; an error of reading comes again when the file is asked for again."""
+    """The files in a cell's folder, each read once; an error comes again when the file is asked for again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class CellFiles:
         """The bytes of a file; raises what `read_regular` does."""
         if name not in self._found:
             try:
-                self._found[name] = read_regular(self.folder / name, MAX_BYTES)
+                self._found[name] = read_regular(f"{self.folder}/{name}", MAX_BYTES)
             except (OSError, ValueError) as error:
                 self._found[name] = error
         found = self._found[name]

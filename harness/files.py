@@ -61,16 +61,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: Path | str, limit: int) -> bytes:
     """The bytes of a regular file that is no link.
 
     Raises:
         OSError: it is not there, or cannot be read.
         ValueError: it is a link, a folder, a pipe or a device, or larger than `limit` bytes.
     """
-    found = path.lstat()  # before it is opened: a pipe without a writer would wait for ever
+    found = os.lstat(path)  # before it is opened: a pipe without a writer would wait for ever
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path.name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
+        raise ValueError(f"{Path(path).name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         data = os.read(handle, min(found.st_size, limit) + 1)
@@ -79,7 +79,7 @@ def read_regular(path: Path, limit: int) -> bytes:
     finally:
         os.close(handle)
     if len(data) > limit:
-        raise ValueError(f"{path.name} is larger than {limit} bytes")
+        raise ValueError(f"{Path(path).name} is larger than {limit} bytes")
     return data
 
 

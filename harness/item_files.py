@@ -123,7 +123,8 @@ def _table(data: bytes) -> Any:
     leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
     if leaves != list(COLUMNS):
         raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
-    file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=list(NAMES),
+                          arrow_extensions_enabled=False, **limits)  # fmt: skip
     types = [(field.name, field.type) for field in file.schema_arrow]
     stored = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types}
     if list(stored.items()) != list(_KINDS.items()):
@@ -180,7 +181,7 @@ def _columns(table: Any, metric: str) -> Columns | None:
     seeded = chunks["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
     values, weights = (chunks[name].to_numpy()[keep] for name in ("score", "weight"))
     sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
-             & (1 / LARGEST_SCORE <= weights) & (weights <= LARGEST_SCORE))  # fmt: skip
+             & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
     if not sound.all() or not _all_differ(sides, seeds, items):
         return None
     return Columns(metric, names, sides, seeds, items, values, weights)

@@ -48,6 +48,7 @@ from harness.text import visible
 
 SCHEMA_VERSION: Literal[2] = 2
 READABLE = (1, 2)
+_NO_NAN = json.JSONEncoder(allow_nan=False)
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
 
@@ -111,7 +112,7 @@ class Record(Settings):
             chosen = spec[part]
             if not isinstance(chosen.get("name") if isinstance(chosen, dict) else chosen, str):
                 raise ValueError(f"the spec's {part} has no name")
-        json.dumps(spec, allow_nan=False)  # pydantic lets NaN through inside free-form JSON
+        _NO_NAN.encode(spec)  # pydantic lets NaN through inside free-form JSON
         return spec
 
     def name(self, part: Literal["model", "defense", "attack", "task"]) -> str:

@@ -268,8 +268,8 @@ def _flat(draws: Vector) -> bool:
 def _fieller(top: Vector, bottom: Vector, value: float, level: float, side: int) -> float | None:
     """The end of the ratio's interval on one side: where `top - r * bottom > 0` holds for too few or too many draws.
 
-    Rounding keeps order: as r grows, each draw changes sides once at most. What holds of it at two r holds between them,
-    so a bisection looks only at draws of which its ends differ.
+    Rounding keeps order: as r grows, each draw changes sides once at most. What holds of it at two r holds between
+    them, so a bisection looks only at draws of which its ends differ.
     """
     tail, number = 0.5 - level / 2, len(top)
 

@@ -36,7 +36,13 @@ def leaderboard(
         UsageError: nothing readable there, or unknown format.
         Unavailable: the page needs the extra `report`.
     """
-    with uncollected(), Index(cache) if cache else nullcontext() as index:
+    with uncollected():
+        return _text(folder, kind, cells, only, cache)
+
+
+def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None) -> str:
+    """A function of its own: the records are gone before the collector could look through them."""
+    with Index(cache) if cache else nullcontext() as index:
         results = load_results(folder, only, utility=False, index=index)
         if kind == "html":
             from leaderboards.html.page import page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ class Work:
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     """Counts from the first call on."""
     count = Work()
 
@@ -60,7 +59,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     counted(load, "parse_record", "parsed")
     counted(load, "read_table", "decoded")
     counted(rows, "_row", "ranked")
-    yield count
+    return count
 
 
 def done(work: Work) -> tuple[int, int, int]:
