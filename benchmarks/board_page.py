@@ -112,7 +112,7 @@ def builds(out: Path, cache: Path, file: Path, repeats: int) -> dict[str, dict[s
     """`build` in processes of their own: with an empty cache, again (the fastest), and after one record is gone."""
 
     def child() -> dict[str, float]:
-        command = [sys.executable, __file__, "--build", out, cache, "-o", file]
+        command = [sys.executable, __file__, "--build", str(out), str(cache), "-o", str(file)]
         found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         return found
 
@@ -159,7 +159,8 @@ def main() -> None:
     parser.add_argument("--build", type=Path, nargs=2, metavar=("RESULTS", "CACHE"), help="only one build, to OUTPUT")
     args = parser.parse_args()
     if args.build:
-        print(json.dumps(build(*args.build, args.output)))
+        results, cache = args.build
+        print(json.dumps(build(results, cache, args.output)))
         return
     with tempfile.TemporaryDirectory(prefix="board-") as folder:
         out, file = Path(folder) / "results", Path(folder) / "board.html"

@@ -78,7 +78,7 @@ class Columns(ItemTable):
 
     def scores(self, model: Side, metric: str) -> Scores | None:
         """See `harness.items.scores`."""
-        rows = np.flatnonzero(self.sides == SIDES.index(model)) if metric == self.metric else []
+        rows = np.flatnonzero((self.sides == SIDES.index(model)) & (metric == self.metric))
         if not len(rows):
             return None
         found, place = np.unique(self.seeds[rows], return_inverse=True) if model in SEEDED else (None, 0)

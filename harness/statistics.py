@@ -281,7 +281,7 @@ def _fieller(top: Vector, bottom: Vector, value: float, level: float, side: int)
     for _ in range(60):
         far = value + side * step
         at_far = top - far * bottom > 0
-        if outside(np.count_nonzero(at_far)):
+        if outside(int(np.count_nonzero(at_far))):
             break
         step *= 2
     else:
@@ -289,12 +289,12 @@ def _fieller(top: Vector, bottom: Vector, value: float, level: float, side: int)
     above = 0
     for _ in range(50):
         if len(top) > _FEW:
-            above += np.count_nonzero(at_near & at_far)
+            above += int(np.count_nonzero(at_near & at_far))
             differ = at_near != at_far
             top, bottom, at_near, at_far = top[differ], bottom[differ], at_near[differ], at_far[differ]
         middle = (near + far) / 2
         here = top - middle * bottom > 0
-        if outside(above + np.count_nonzero(here)):
+        if outside(above + int(np.count_nonzero(here))):
             far, at_far = middle, here
         else:
             near, at_near = middle, here

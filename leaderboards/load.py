@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +45,7 @@ class Unread(ItemTable):
         self._folder, self._metric, self._digest = folder, metric, digest
 
     @cached_property
-    def rows(self) -> ItemTable | list[Item]:
+    def rows(self) -> Sequence[Item]:
         """The items.
 
         Raises:
