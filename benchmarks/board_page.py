@@ -38,7 +38,7 @@ def write_records(out: Path, number: int) -> None:
 
     from harness.files import canonical_json, sha256
     from harness.items import write_items
-    from harness.record import ITEMS, LOG, RECORD, dumps, sealed
+    from harness.record import ITEMS, LOG, RECORD, dumps, seal_of
 
     patterns = [make_cell(recovery=0.1 * k, utility=0.97, seed=k) for k in range(10)]
     for index, (lock, attack, model, task, seed) in enumerate(_specs(number)):
@@ -61,7 +61,8 @@ def write_records(out: Path, number: int) -> None:
                                          "provenance": record.provenance.model_copy(update={"files": files}),
                                          "model": record.model.model_copy(update={"name": f"model-{model}"}),
                                          "task": record.task.model_copy(update={"name": f"task-{task}"})})  # fmt: skip
-        (folder / RECORD).write_text(dumps(sealed(made)))
+        made = made.model_copy(update={"seal": seal_of(made.model_dump(mode="json"))})
+        (folder / RECORD).write_text(dumps(made))
         if index % 1000 == 0:
             print(f"{index} records", file=sys.stderr)
 

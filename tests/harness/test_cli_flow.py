@@ -88,7 +88,8 @@ def test_matrix_then_leaderboard_then_verify(place: Path, capsys: pytest.Capture
         assert main(["leaderboard", str(place / "results"), "--format", kind, "--no-cache"]) == 0
         assert capsys.readouterr().out == said
     board = place / "board.md"
-    assert main(["leaderboard", str(place / "results"), "--format", "markdown", "--cells", "-o", str(board), *cache]) == 0
+    command = ["leaderboard", str(place / "results"), "--format", "markdown", "--cells", "-o", str(board)]
+    assert main([*command, *cache]) == 0
     assert "dlr" in board.read_text()
     assert main(["verify", str(place / "results")]) == 0
     assert "0 mismatches" in capsys.readouterr().out

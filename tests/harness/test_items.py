@@ -45,8 +45,8 @@ def test_items_survive_the_file(tmp_path_factory: pytest.TempPathFactory, rows: 
 
 names = st.sampled_from(["a", "b", "c", "", "\u00e9", "x" * 2001])
 stranger_rows = st.lists(st.tuples(
-    st.sampled_from(["base", "locked", "attacked", "reference"]) | st.just("nobody"), st.sampled_from(["m", "m", "m", "n"]),
-    st.none() | st.sampled_from([0, 1, -1, 2**63 - 1]), names | st.none(),
+    st.sampled_from(["base", "locked", "attacked", "reference"]) | st.just("nobody"),
+    st.sampled_from(["m", "m", "m", "n"]), st.none() | st.sampled_from([0, 1, -1, 2**63 - 1]), names | st.none(),
     st.sampled_from([0.0, -0.0, 1.5]) | st.sampled_from([1e31, math.nan, None]), st.sampled_from([1.0, 2.0, 0.0, 1e31]),
 ), max_size=6)  # fmt: skip
 good_rows = st.builds(
@@ -55,7 +55,8 @@ good_rows = st.builds(
         for model in ("base", "attacked", "reference") for metric in ("m", "n")
         for seed in ([None] if model == "base" else seeds) for index, item in enumerate(ids)
     ],
-    st.lists(st.text(max_size=4), max_size=4, unique=True), st.lists(st.integers(-9, 9), max_size=3, unique=True), finite,
+    st.lists(st.text(max_size=4), max_size=4, unique=True), st.lists(st.integers(-9, 9), max_size=3, unique=True),
+    finite,
 )  # fmt: skip
 
 
