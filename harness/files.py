@@ -17,6 +17,7 @@ from harness.errors import UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -51,7 +52,7 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, ASCII, no NaN. What gets hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def sha256(path: Path) -> str:
@@ -60,20 +61,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: Path | str, limit: int) -> bytes:
     """The bytes of a regular file that is no link.
 
     Raises:
         OSError: it is not there, or cannot be read.
         ValueError: it is a link, a folder, a pipe or a device, or larger than `limit` bytes.
     """
-    found = path.lstat()  # before it is opened: a pipe without a writer would wait for ever
+    found = os.lstat(path)  # before it is opened: a pipe without a writer would wait for ever
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path.name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        data = file.read(limit + 1)
+        raise ValueError(f"{Path(path).name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        data = os.read(handle, min(found.st_size, limit) + 1)
+        while len(data) != found.st_size and len(data) <= limit and (more := os.read(handle, limit + 1 - len(data))):
+            data += more  # it grows while it is read, or came in parts
+    finally:
+        os.close(handle)
     if len(data) > limit:
-        raise ValueError(f"{path.name} is larger than {limit} bytes")
+        raise ValueError(f"{Path(path).name} is larger than {limit} bytes")
     return data
 
 

@@ -7,12 +7,14 @@ perplexity are `utility/perplexity`, with score = mean log-likelihood a token (n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from harness.errors import UsageError
 from harness.files import atomic_write_bytes, read_regular
@@ -32,8 +34,6 @@ LARGEST_SCORE = 1e30
 """Magnitude of a score or weight; sums of products of such numbers are finite."""
 LONGEST_NAME, MAX_ROWS, MAX_BYTES = 2000, 2_000_000, 64 << 20
 """Characters of a name; rows and bytes of a file. A cell has some thousand rows."""
-_CODECS = {"UNCOMPRESSED", "SNAPPY"}
-"""What is read: neither can expand a file a thousandfold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,14 @@ class Scores:
     """(items, seeds)."""
     weights: npt.NDArray[np.float64]
     """(items,)."""
+
+
+class ItemTable(Sequence[Item]):
+    """Items that are kept as arrays, and so give their scores without being turned into objects first."""
+
+    @abstractmethod
+    def scores(self, model: Side, metric: str) -> Scores | None:
+        """What `scores` of this module gives and raises."""
 
 
 def check_items(items: Iterable[Item]) -> list[Item]:
@@ -116,61 +124,39 @@ def read_items(path: Path, metric: str | None = None) -> list[Item]:
     Raises:
         UsageError: not a whole parquet file of items, with just their columns, or larger than any cell's.
     """
+    from harness.item_files import rows
+
+    with _whole(path):
+        return rows(read_regular(path, MAX_BYTES), metric)
+
+
+def read_table(path: Path, metric: str, read: Callable[[], bytes] | None = None) -> Sequence[Item]:
+    """`read_items` of one metric, as arrays where that is possible (`ItemTable`).
+
+    Args:
+        path: what `write_items` wrote.
+        metric: of the items.
+        read: gives the file's bytes, as `read_regular` does and with its errors; None reads them.
+
+    Raises:
+        UsageError: as `read_items`.
+    """
+    from harness.item_files import columns
+
+    with _whole(path):
+        return columns(read() if read else read_regular(path, MAX_BYTES), metric)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """One line for whatever is wrong with a file of items."""
     import pyarrow as pa
 
     try:
-        return check_items(_rows(read_regular(path, MAX_BYTES), metric))
+        yield
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path.name} in {path.parent.name!r} is not a whole file of items: {reason}") from None
-
-
-def _rows(data: bytes, metric: str | None) -> Iterable[Item]:
-    """The rows of a parquet file; what its footer claims is looked at before a page is decoded.
-
-    Text is read as dictionaries: a long name that a million rows share is one text, not a million.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    limits = {"thrift_string_size_limit": MAX_BYTES, "thrift_container_size_limit": 100_000}
-    footer = pq.ParquetFile(pa.BufferReader(data), **limits).metadata
-    leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
-    if leaves != list(COLUMNS):
-        raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False, **limits)
-    kinds = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
-    stored = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-              for field in file.schema_arrow}  # fmt: skip
-    if list(stored.items()) != list(kinds.items()):
-        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != kinds.get(name)]
-        raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
-    if footer.num_rows > MAX_ROWS or sum(group.num_rows for group in groups) != footer.num_rows:
-        raise ValueError(f"it has {footer.num_rows} rows, at most {MAX_ROWS} are read")
-    if any(chunk.compression not in _CODECS for chunk in chunks):
-        raise ValueError(f"it is compressed by something else than {' or '.join(sorted(_CODECS))}")
-    if sum(chunk.total_uncompressed_size for chunk in chunks) > 4 * MAX_BYTES:
-        raise ValueError(f"it expands to more than {4 * MAX_BYTES} bytes")
-    table = file.read(use_threads=False)  # small: threads cost more
-    if metric is not None:
-        table = table.filter(pc.equal(table["metric"].cast(pa.string()), metric))
-    return (Item(*row) for row in zip(*(_values(table[name]) for name in COLUMNS), strict=True))
-
-
-def _values(column: Any) -> list[Any]:
-    """A column as Python values; equal texts are one object."""
-    import pyarrow as pa
-
-    if not pa.types.is_dictionary(column.type):
-        return list(column.to_pylist())
-    values = []
-    for chunk in column.chunks:
-        names = chunk.dictionary.to_pylist()
-        values += [None if index is None else names[index] for index in chunk.indices.to_pylist()]
-    return values
 
 
 def weighted_mean(items: Iterable[Item]) -> float:
@@ -191,6 +177,8 @@ def scores(items: Sequence[Item], model: Side, metric: str) -> Scores | None:
     Raises:
         ValueError: two seeds did not score the same items with the same weights.
     """
+    if isinstance(items, ItemTable):
+        return items.scores(model, metric)
     import numpy as np
 
     rows = {(row.seed, row.item): row for row in items if row.model == model and row.metric == metric}

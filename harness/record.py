@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
+from harness.cell_files import ITEMS as ITEMS
+from harness.cell_files import LOG as LOG
+from harness.cell_files import MAX_BYTES as MAX_BYTES
+from harness.cell_files import RECORD as RECORD
+from harness.cell_files import CellFiles
 from harness.errors import UsageError
 from harness.files import atomic_write_text, canonical_json, read_regular, sha256
 from harness.items import Item, write_items
@@ -43,9 +48,7 @@ from harness.text import visible
 
 SCHEMA_VERSION: Literal[2] = 2
 READABLE = (1, 2)
-MAX_BYTES = 64 << 20
-"""Largest record or log that is read."""
-RECORD, ITEMS, LOG = "record.json", "items.parquet", "log.txt"
+_NO_NAN = json.JSONEncoder(allow_nan=False)
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
 
@@ -109,7 +112,7 @@ class Record(Settings):
             chosen = spec[part]
             if not isinstance(chosen.get("name") if isinstance(chosen, dict) else chosen, str):
                 raise ValueError(f"the spec's {part} has no name")
-        json.dumps(spec, allow_nan=False)  # pydantic lets NaN through inside free-form JSON
+        _NO_NAN.encode(spec)  # pydantic lets NaN through inside free-form JSON
         return spec
 
     def name(self, part: Literal["model", "defense", "attack", "task"]) -> str:
@@ -177,14 +180,18 @@ def read_document(folder: Path) -> Any:
     return loads(read_regular(folder / RECORD, MAX_BYTES))
 
 
-def faults(folder: Path, document: Mapping[str, Any], record: Record) -> list[str]:
+def faults(
+    folder: Path, document: Mapping[str, Any], record: Record, read: Callable[[str], bytes] | None = None
+) -> list[str]:
     """What is not as it was when the record was written, a line each: the record itself, or a file beside it.
 
     Args:
         folder: the cell's.
         document: from `read_document`.
         record: from `parse_record` of it.
+        read: gives the bytes of a file of the cell by name; default: of `CellFiles`.
     """
+    read = read or CellFiles(folder).read
     found = []
     if record.seal is not None and record.seal != seal_of(document):
         found.append("the seal does not fit: the record was changed after it was written")
@@ -193,7 +200,7 @@ def faults(folder: Path, document: Mapping[str, Any], record: Record) -> list[st
         found.append(f"it names the files {sorted(files)}, not {ITEMS} and {LOG}")
     for name in sorted(set(files) & {ITEMS, LOG}):
         try:
-            same = hashlib.sha256(read_regular(folder / name, MAX_BYTES)).hexdigest() == files[name]
+            same = hashlib.sha256(read(name)).hexdigest() == files[name]
         except (OSError, ValueError) as error:
             found.append(str(error) if isinstance(error, ValueError) else f"{name} cannot be read: {error.strerror}")
             continue
@@ -215,8 +222,13 @@ def finished(cell: str, spec: Mapping[str, Any], out: Path, *, complete: bool = 
     return record
 
 
-def parse_record(raw: Any, where: str) -> Record:
+def parse_record(raw: Any, where: str, data: bytes | None = None) -> Record:
     """A record from parsed JSON.
+
+    Args:
+        raw: from `harness.strict_json.loads`.
+        where: what to call the cell in messages.
+        data: what `raw` was read from: then `quick_record` makes the record, which is faster.
 
     Raises:
         UsageError: another schema version, or not a record; one line.
@@ -229,11 +241,22 @@ def parse_record(raw: Any, where: str) -> Record:
         wrong = "has no seal" if version >= 2 else "has a seal, which that version did not have"
         raise UsageError(f"cell {where!r} holds an invalid record: of schema version {version}, it {wrong}")
     try:
-        return Record.model_validate(raw, strict=True)
+        return (data and quick_record(data)) or Record.model_validate(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"cell {where!r} holds an invalid record: {visible(key[:200])}: {first['msg']}") from None
+
+
+def quick_record(data: bytes) -> Record | None:
+    """The record in JSON that `harness.strict_json.loads` and `parse_record` accept; None where only they can tell.
+
+    Alone it is not strict: a key given twice passes.
+    """
+    try:
+        return Record.model_validate_json(data, strict=True)
+    except ValidationError:
+        return None
 
 
 def dumps(record: Record) -> str:

@@ -16,6 +16,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,17 @@ class Cell:
 
     record: Record
     items: Sequence[Item]
+    digest: str | None = None
+    """`harness.record.CellFiles.digest` of the files it was read from; None: it may be of anything."""
+
+    @cached_property
+    def models(self) -> dict[str, Scores]:
+        """Scores in the task's metric, of the models that have any.
+
+        Raises:
+            ValueError: two seeds did not score the same items with the same weights.
+        """
+        return sides(self.items, self.record.task.metric)
 
 
 class Excluded(Settings):
@@ -164,7 +176,7 @@ def _sort(
     excluded, ground = [], None
     for cell in cells:
         record, label = cell.record, label_of(known, attack_of(cell.record))
-        base = sides(cell.items, record.task.metric).get("base")
+        base = cell.models.get("base")
         reason = _why_not(record)
         if reason is None and record.status == "out_of_memory" and base is None:
             memory[label].append(cell)
@@ -206,7 +218,7 @@ def _merge(cells: Sequence[Cell]) -> dict[str, Scores]:
     """One set of models from cells that differ in their root seed; a seed that two cells share counts once."""
     merged: dict[str, Scores] = {}
     for cell in cells:
-        for side, model in sides(cell.items, cell.record.task.metric).items():
+        for side, model in cell.models.items():
             have = merged.get(side)
             if have is None:
                 merged[side] = model

@@ -25,7 +25,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from harness.items import Scores
 from harness.sections import Interval
@@ -34,7 +33,8 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 _CHUNK = 4_000_000
 """Item draws held in memory at once."""
-
+_FEW = 100
+"""So many draws are looked at faster than sorted out."""
 _FLAT = "no spread over items or seeds: no interval"
 
 Vector = npt.NDArray[np.float64]
@@ -50,6 +50,8 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials")
+    from scipy import stats
+
     z, p = float(stats.norm.ppf(0.5 + level / 2)), successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -212,10 +214,13 @@ def _counts(items: int, rows: int, rng: np.random.Generator) -> Vector:
     return np.bincount(chosen.ravel(), minlength=rows * items).reshape(rows, items).astype(np.float64)
 
 
+@lru_cache(maxsize=64)
 def _small_sample(effective: float) -> float:
     """How much wider than the plain bootstrap of `effective` items an honest interval is."""
     if effective < 2:  # one item carries nearly all the weight; callers refuse n = 1
         effective = 2.0
+    from scipy import stats
+
     ratio = stats.t.ppf(0.975, effective - 1) / stats.norm.ppf(0.975)
     return float(ratio * np.sqrt(effective / (effective - 1)))
 
@@ -261,24 +266,36 @@ def _flat(draws: Vector) -> bool:
 
 
 def _fieller(top: Vector, bottom: Vector, value: float, level: float, side: int) -> float | None:
-    """The end of the ratio's interval on one side: where `top - r * bottom > 0` holds for too few or too many draws."""
-    tail = 0.5 - level / 2
+    """The end of the ratio's interval on one side: where `top - r * bottom > 0` holds for too few or too many draws.
 
-    def outside(r: float) -> bool:
-        above = float(np.mean(top - r * bottom > 0))
-        return above <= tail if side > 0 else above >= 1 - tail
+    Rounding keeps order: as r grows, each draw changes sides once at most. What holds of it at two r holds between
+    them, so a bisection looks only at draws of which its ends differ.
+    """
+    tail, number = 0.5 - level / 2, len(top)
 
+    def outside(above: int) -> bool:
+        return above / number <= tail if side > 0 else above / number >= 1 - tail
+
+    near, at_near = value, top - value * bottom > 0
     step = max(abs(value), 1e-3)
-    far = value + side * step
     for _ in range(60):
-        if outside(far):
+        far = value + side * step
+        at_far = top - far * bottom > 0
+        if outside(int(np.count_nonzero(at_far))):
             break
         step *= 2
-        far = value + side * step
     else:
         return None
-    near = value
+    above = 0
     for _ in range(50):
+        if len(top) > _FEW:
+            above += int(np.count_nonzero(at_near & at_far))
+            differ = at_near != at_far
+            top, bottom, at_near, at_far = top[differ], bottom[differ], at_near[differ], at_far[differ]
         middle = (near + far) / 2
-        near, far = (near, middle) if outside(middle) else (middle, far)
+        here = top - middle * bottom > 0
+        if outside(above + int(np.count_nonzero(here))):
+            far, at_far = middle, here
+        else:
+            near, at_near = middle, here
     return float(far)

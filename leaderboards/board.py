@@ -6,14 +6,23 @@ The page (`html`) has both, from the same rows.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 from leaderboards.formats import render
-from leaderboards.load import load_results
-from leaderboards.rows import board_rows, cell_rows
+from leaderboards.index import Index
+from leaderboards.load import load_results, uncollected
+from leaderboards.rows import board_rows, cell_rows, rank
 
 
-def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False, only: Collection[str] | None = None) -> str:
+def leaderboard(
+    folder: Path,
+    kind: str = "table",
+    *,
+    cells: bool = False,
+    only: Collection[str] | None = None,
+    cache: Path | None = None,
+) -> str:
     """The ranking (or every cell) of an output folder as text, ended by a newline.
 
     Args:
@@ -21,14 +30,22 @@ def leaderboard(folder: Path, kind: str = "table", *, cells: bool = False, only:
         kind: table, markdown, csv, latex, json or html.
         cells: one row a cell instead of one a lock; the page has both.
         only: ids of the cells that take part; None is all.
+        cache: folder that remembers what was read and ranked (`leaderboards.index`); None reads and ranks everything.
 
     Raises:
         UsageError: nothing readable there, or unknown format.
         Unavailable: the page needs the extra `report`.
     """
-    results = load_results(folder, only, utility=False)
-    if kind == "html":
-        from leaderboards.html.page import page
+    with uncollected():
+        return _text(folder, kind, cells, only, cache)
 
-        return page(results) + "\n"
-    return render(cell_rows(results) if cells else board_rows(results), kind) + "\n"
+
+def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None) -> str:
+    """A function of its own: the records are gone before the collector could look through them."""
+    with Index(cache) if cache else nullcontext() as index:
+        results = load_results(folder, only, utility=False, index=index)
+        if kind == "html":
+            from leaderboards.html.page import page
+
+            return page(results, rows=rank(results.cells, index)) + "\n"
+        return render(cell_rows(results) if cells else board_rows(results, index), kind) + "\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from harness.cache import digest_of
 from harness.files import canonical_json
 from harness.record import Record
 from harness.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, attack_of, label_of, labels, robustness
@@ -18,6 +20,7 @@ from harness.sections import CostToRecover, Interval
 from harness.settings import Settings
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
+from leaderboards.index import Index
 from leaderboards.load import Results
 from leaderboards.soundness import warnings
 from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
@@ -130,9 +133,9 @@ class CellRow(Settings):
     """Why it did not end complete, or recovery is undefined."""
 
 
-def board_rows(results: Results) -> Table:
+def board_rows(results: Results, index: Index | None = None) -> Table:
     """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
-    return _table(rank(results.cells), BOARD_COLUMNS, results)
+    return _table(rank(results.cells, index), BOARD_COLUMNS, results)
 
 
 def cell_rows(results: Results) -> Table:
@@ -140,8 +143,13 @@ def cell_rows(results: Results) -> Table:
     return _table(cells_of(results.cells), CELL_COLUMNS, results)
 
 
-def rank(cells: Sequence[Cell]) -> list[BoardRow]:
-    """The rows of `board_rows`."""
+def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
+    """The rows of `board_rows`.
+
+    Args:
+        cells: of one folder.
+        index: rows that were computed before of the same files, by the same code; new ones are added.
+    """
     defenses = labels([cell.record.spec["defense"] for cell in cells])
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -151,15 +159,17 @@ def rank(cells: Sequence[Cell]) -> list[BoardRow]:
     fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
     for key, group in sorted(groups.items()):
         label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
-        fields[key[:3]].append(_row(group, label, digest.hexdigest()[:12]))
+        fields[key[:3]].append(_known_row(group, label, digest.hexdigest()[:12], index))
     return [row for rows in fields.values() for row in _ranked(rows)]
 
 
 def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
     """The rows of `cell_rows`."""
     records = [cell.record for cell in cells]
-    defenses, attacks = labels([r.spec["defense"] for r in records]), labels([attack_of(r) for r in records])
-    rows = [_cell_row(r, label_of(defenses, r.spec["defense"]), label_of(attacks, attack_of(r))) for r in records]
+    chosen = [attack_of(record) for record in records]
+    defenses, attacks = labels([record.spec["defense"] for record in records]), labels(chosen)
+    rows = [_cell_row(record, label_of(defenses, record.spec["defense"]), label_of(attacks, attack))
+            for record, attack in zip(records, chosen, strict=True)]  # fmt: skip
     return sorted(rows, key=lambda row: (row.model, row.task, row.budget, row.defense, row.attack, row.seed, row.id))
 
 
@@ -211,6 +221,20 @@ def _placed(standings: Sequence[Standing]) -> list[Standing]:
 
 def _low(row: BoardRow) -> float:
     return -math.inf if row.robustness.low is None else row.robustness.low
+
+
+def _known_row(cells: Sequence[Cell], defense: str, key: str, index: Index | None) -> BoardRow:
+    """`_row`, out of the index where it is there; it follows from the cells, the label and the standard suite."""
+    files = [cell.digest for cell in cells]
+    if index is None or None in files:
+        return _row(cells, defense, key)
+    place = digest_of(["row", files, defense, key, suite_attacks()])
+    with suppress(ValidationError):
+        if (found := index.get(place)) is not None:
+            return BoardRow.model_validate_json(found)
+    row = _row(cells, defense, key)
+    index.put(place, row.model_dump_json().encode())
+    return row
 
 
 def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:

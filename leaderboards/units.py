@@ -13,10 +13,10 @@ def count(value: float | None, unit: str = "") -> str:
     """`1.23 T` with a unit behind it; three significant digits."""
     if value is None:
         return DASH
-    if float(value).is_integer() and abs(value) < 1000:
+    if -1000 < value < 1000 and float(value).is_integer():
         return f"{value:.0f} {unit}".rstrip()
     scaled, prefix = _scale(float(value), 1000, _DECIMAL)
-    return " ".join(part for part in (_digits(scaled), prefix + unit) if part)
+    return f"{_digits(scaled)} {prefix}{unit}".rstrip()
 
 
 def size(value: float | None) -> str:
@@ -68,8 +68,9 @@ def divide(top: float | None, bottom: float | None) -> float | None:
 
 
 def _scale(value: float, base: int, prefixes: tuple[str, ...]) -> tuple[float, str]:
+    limit = base * 0.9995
     for prefix in prefixes[:-1]:
-        if abs(value) < base * 0.9995:
+        if -limit < value < limit:
             return value, prefix
         value /= base
     return value, prefixes[-1]
@@ -77,8 +78,9 @@ def _scale(value: float, base: int, prefixes: tuple[str, ...]) -> tuple[float, s
 
 def _digits(value: float) -> str:
     """Three significant digits, whole numbers kept whole, nothing in exponent form below a million."""
-    if value == 0 or (abs(value) >= 100 and abs(value) < 1e6):
+    size = abs(value)
+    if value == 0 or 100 <= size < 1e6:
         return f"{value:.0f}"
-    if abs(value) < 1e-3 or abs(value) >= 1e6:
+    if size < 1e-3 or size >= 1e6:
         return f"{value:.2e}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.cli.options import folder
 from harness.cli.terminal import print_fitting
 
 HELP = "rank the locks over all records in a folder"
@@ -24,16 +25,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="default table")
     parser.add_argument("--cells", action="store_true", help="one row a cell instead of one a lock (html has both)")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write here instead of stdout")
+    parser.add_argument("--cache", type=folder, metavar="DIR",
+                        help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
+    parser.add_argument("--no-cache", action="store_true", help="read and rank everything, whatever was found before")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
+    from harness.cache import default_root
     from harness.files import atomic_write_text, check_output_file
     from leaderboards.board import leaderboard
 
     if args.output:
         check_output_file(args.output)
-    text = leaderboard(args.results, args.format, cells=args.cells)
+    cache = None if args.no_cache else args.cache or default_root()
+    text = leaderboard(args.results, args.format, cells=args.cells, cache=cache)
     if args.output:
         atomic_write_text(args.output, text)
     else:

@@ -103,7 +103,7 @@ def _cell(row: CellRow, record: Record, pool: Pool) -> dict[str, Any]:
         "gains": [pool.add(units.with_ends(gain, 3)) for gain in (record.gain, record.reference_gain)],
         "recover": pool.maybe([[level, *_cost(c.flops, c.ratio, c.censored, c.reason)]
                                for level, c in record.cost_to_recover.items()]),
-        "bills": [pool.maybe(_bill(bill)) for bill in bills],
+        "bills": [_bill(bill, pool) for bill in bills],
         "about": pool.add([[key, visible(value)] for key, value in about.items() if value]),
         "flops": short(attacker.flops) if attacker else None,
         "memory": _memory(cost.attack),
@@ -115,8 +115,11 @@ def _cell(row: CellRow, record: Record, pool: Pool) -> dict[str, Any]:
     return {key: value for key, value in detail.items() if value is not None}
 
 
-def _bill(bill: Bill | None) -> list[str] | None:
-    return None if bill is None else [show(get(bill)) for _, get, show in BILL_LINES]
+def _bill(bill: Bill | None, pool: Pool) -> int | None:
+    """All cells of a lock have its bill, and all locks under an attack the bill of its reference."""
+    if bill is None:
+        return None
+    return pool.made(bill.model_dump_json(), lambda: [show(get(bill)) for _, get, show in BILL_LINES])
 
 
 def _memory(bill: Bill | None) -> list[int | None] | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 _IN_SCRIPT = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 class Pool:
@@ -15,6 +18,7 @@ class Pool:
         self.values: list[Any] = []
         self._texts: dict[str, int] = {}
         self._others: dict[str, int] = {}
+        self._made: dict[str, int] = {}
 
     def add(self, value: Any) -> int:
         """The number of `value` (strict JSON)."""
@@ -29,6 +33,13 @@ class Pool:
         """The same; None for None and for what is empty."""
         return self.add(value) if value else None
 
+    def made(self, key: str, make: Callable[[], Any]) -> int:
+        """The number of what `make` gives, which follows from `key`: made once a key."""
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self.add(make())
+        return found
+
 
 def dumps(value: Any) -> str:
     """Strict JSON without spaces.
@@ -36,7 +47,7 @@ def dumps(value: Any) -> str:
     Raises:
         ValueError: NaN or infinity somewhere in `value`.
     """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _COMPACT.encode(value)
 
 
 def script_json(value: Any) -> str:

@@ -7,6 +7,7 @@ JavaScript would turn 128.0 into 128, and the cell's id hashes the difference.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,19 +33,22 @@ def flow(value: Any) -> str:
     escape: JSON's pairs of surrogates mean something else there.
     """
     if isinstance(value, str):
-        return '"' + "".join(_escaped(char) for char in value) + '"'
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{flow(str(key))}: {flow(item)}" for key, item in value.items()) + "}"
+        return f'"{_ODD.sub(lambda match: _escaped(match[0]), value)}"'
+    if isinstance(value, (dict, Mapping)):  # a dict is one, but that takes long to find out
+        return "{" + ", ".join([f"{flow(str(key))}: {flow(item)}" for key, item in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(flow, value)) + "]"
-    text = json.dumps(value, allow_nan=False)
+    text = _STRICT.encode(value)
     return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
+
+
+_STRICT = json.JSONEncoder(allow_nan=False)
+_ODD = re.compile(r'[^ -~]|["\\]')
+"""What does not stand for itself between quotes."""
 
 
 def _escaped(char: str) -> str:
     if char in '"\\':
         return "\\" + char
-    if " " <= char <= "~":
-        return char
     code = ord(char)
     return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"

@@ -61,11 +61,16 @@ def test_matrix_then_leaderboard_then_verify(place: Path, capsys: pytest.Capture
     assert [r["provenance"]["finished"] for r in json.loads(capsys.readouterr().out)] == [
         r["provenance"]["finished"] for r in records
     ]
+    cache = ["--cache", str(place / "cache")]
     for kind, sign in (("table", "robustness"), ("markdown", "|"), ("csv", ","), ("latex", r"\begin"), ("json", "[")):
-        assert main(["leaderboard", str(place / "results"), "--format", kind]) == 0
-        assert sign in capsys.readouterr().out
+        assert main(["leaderboard", str(place / "results"), "--format", kind, *cache]) == 0
+        said = capsys.readouterr().out
+        assert sign in said
+        assert main(["leaderboard", str(place / "results"), "--format", kind, "--no-cache"]) == 0
+        assert capsys.readouterr().out == said
     board = place / "board.md"
-    assert main(["leaderboard", str(place / "results"), "--format", "markdown", "--cells", "-o", str(board)]) == 0
+    command = ["leaderboard", str(place / "results"), "--format", "markdown", "--cells", "-o", str(board)]
+    assert main([*command, *cache]) == 0
     assert "dlr" in board.read_text()
     assert main(["verify", str(place / "results")]) == 0
     assert "0 mismatches" in capsys.readouterr().out

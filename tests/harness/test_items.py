@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.items import Item, check_items, read_items, scores, weighted_mean, write_items
+from harness.items import (
+    COLUMNS,
+    SIDES,
+    Item,
+    ItemTable,
+    check_items,
+    read_items,
+    read_table,
+    scores,
+    weighted_mean,
+    write_items,
+)
 
 finite = st.floats(-1e6, 1e6)
 item = st.builds(
@@ -30,6 +41,52 @@ def test_items_survive_the_file(tmp_path_factory: pytest.TempPathFactory, rows: 
     path = tmp_path_factory.mktemp("items") / "items.parquet"
     write_items(path, rows)
     assert read_items(path) == rows
+
+
+names = st.sampled_from(["a", "b", "c", "", "\u00e9", "x" * 2001])
+stranger_rows = st.lists(st.tuples(
+    st.sampled_from(["base", "locked", "attacked", "reference"]) | st.just("nobody"),
+    st.sampled_from(["m", "m", "m", "n"]), st.none() | st.sampled_from([0, 1, -1, 2**63 - 1]), names | st.none(),
+    st.sampled_from([0.0, -0.0, 1.5]) | st.sampled_from([1e31, math.nan, None]), st.sampled_from([1.0, 2.0, 0.0, 1e31]),
+), max_size=6)  # fmt: skip
+good_rows = st.builds(
+    lambda ids, seeds, score: [
+        (model, metric, seed, item, score + index, 1.0 + index)
+        for model in ("base", "attacked", "reference") for metric in ("m", "n")
+        for seed in ([None] if model == "base" else seeds) for index, item in enumerate(ids)
+    ],
+    st.lists(st.text(max_size=4), max_size=4, unique=True), st.lists(st.integers(-9, 9), max_size=3, unique=True),
+    finite,
+)  # fmt: skip
+
+
+@given(stranger_rows | good_rows | good_rows.map(lambda rows: rows[::-1]) | good_rows.map(lambda rows: rows[1:]),
+       st.sampled_from([None, 2]))  # fmt: skip
+def test_arrays_say_what_objects_say(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], group: int | None
+) -> None:
+    """Of any file: the same items, the same scores, or the same refusal."""
+    path = tmp_path_factory.mktemp("items") / "items.parquet"
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64(), pa.float64())
+    columns = [pa.array([row[index] for row in rows], kind) for index, kind in enumerate(kinds)]
+    pq.write_table(pa.table(columns, names=COLUMNS), path, row_group_size=group)
+
+    def said(read: Any) -> Any:
+        try:
+            items = read(path, "m")
+        except UsageError as error:
+            return str(error)
+        found = []
+        for side in SIDES:
+            try:
+                model = scores(items, side, "m")
+            except ValueError as error:
+                found.append(str(error))
+                continue
+            found.append(model and (model.items, model.seeds, model.values.tolist(), model.weights.tolist()))
+        return list(items), len(items), items[:1], found
+
+    assert repr(said(read_table)) == repr(said(read_items))
 
 
 @pytest.mark.parametrize("bad", [
@@ -111,6 +168,18 @@ def test_small_files_that_expand_are_refused_before_they_do(tmp_path: Path) -> N
     path.write_bytes(b"PAR1" + b"\0" * (65 << 20))
     with pytest.raises(UsageError, match="larger than"):
         read_items(path)
+
+
+def test_sound_items_come_as_arrays(tmp_path: Path) -> None:
+    rows = [Item("attacked", "m", seed, name, 1.0) for seed in (2**63 - 1, -(2**63)) for name in "ba"]
+    write_items(tmp_path / "items.parquet", [*rows, Item("base", "other", None, "a", 1.0)])
+    table = read_table(tmp_path / "items.parquet", "m")
+    assert isinstance(table, ItemTable)
+    assert list(table) == rows
+    found = table.scores("attacked", "m")
+    assert found is not None
+    assert found.seeds == (-(2**63), 2**63 - 1)
+    assert table.scores("base", "other") is None
 
 
 def test_items_behind_a_link_are_refused(tmp_path: Path) -> None:

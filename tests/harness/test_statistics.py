@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.items import Scores
-from harness.statistics import bootstrap, wilson
+from harness.statistics import _fieller, bootstrap, wilson
 
 TOP, BOTTOM = ("attacked", "base"), ("reference", "base")
 
@@ -47,6 +47,37 @@ def test_wilson_known_values() -> None:
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     with pytest.raises(ValueError, match="successes"):
         wilson(0, 0)
+
+
+def plain_fieller(top: Any, bottom: Any, value: float, side: int) -> float | None:
+    """The end of a ratio's interval by looking at every draw each time."""
+
+    def outside(r: float) -> bool:
+        above = float(np.mean(top - r * bottom > 0))
+        return above <= 0.5 - 0.95 / 2 if side > 0 else above >= 1 - (0.5 - 0.95 / 2)
+
+    reach = max(abs(value), 1e-3) * 2.0 ** np.arange(60)
+    far = next((value + side * step for step in reach if outside(value + side * step)), None)
+    near = value
+    for _ in range(50 if far is not None else 0):
+        middle = (near + far) / 2
+        near, far = (near, middle) if outside(middle) else (middle, far)
+    return far
+
+
+@given(st.integers(0, 2**32), st.floats(-3, 3), st.sampled_from([1e-9, 0.1, 2.0]), st.sampled_from([None, 0, 1]),
+       st.floats(0.3, 3), st.floats(-1, 1))  # fmt: skip
+def test_ends_of_ratios_are_to_the_bit_what_all_draws_say(
+    rng: int, mean: float, spread: float, digits: int | None, bottom_mean: float, off: float
+) -> None:
+    """Ties, denominators of 0 and below it, and a value outside of its interval included."""
+    draw = np.random.default_rng(rng)
+    top, bottom = draw.normal(mean, spread, 800), draw.normal(bottom_mean, 0.7, 800)
+    if digits is not None:
+        top, bottom = np.round(top, digits), np.round(bottom, digits)
+    value = mean / bottom_mean + off
+    for side in (-1, 1):
+        assert _fieller(top, bottom, value, 0.95, side) == plain_fieller(top, bottom, value, side)
 
 
 def test_draws_are_deterministic_and_follow_the_seed() -> None:

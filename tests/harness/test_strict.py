@@ -36,6 +36,35 @@ def test_strict_json_reads_what_json_writes(value: Any) -> None:
     assert loads(json.dumps(value).encode()) == value
 
 
+def read(data: bytes) -> str:
+    """What `loads` says, types and signs of zero included."""
+    try:
+        return repr(loads(data))
+    except ValueError as error:
+        return f"refused: {error}"
+
+
+odd_texts = st.sampled_from([b'{"a": 1, "a": 2}', b'{"a" : 1, "a": 2}', b'{"a":1,"b":{"c":1,"c":1}}', b"-0",
+                             b"[-0.0, 1e100]", b"[1e101]", b"[1e400]", b"[18446744073709551615]",
+                             b"[18446744073709551616]",
+                             b"[-9223372036854775809]", b"[NaN]", b"[-Infinity]", b'{"a\\":": 1}', b'{"x": "a\\": b"}',
+                             b'{"a": "one :two", "b": 1}', b'{"a"\n: 1, "a": 1}', b"\xef\xbb\xbf{}", b'"\xff"', b"null",
+                             b"[]", b"[" * 58 + b"]" * 58, b"[" * 60 + b"]" * 60, b"[" * 61 + b"]" * 61])  # fmt: skip
+texts = odd_texts | values.map(lambda value: json.dumps(value).encode()) | st.builds(
+    lambda value, at, piece: (text := json.dumps(value).encode())[: at % len(text)] + piece + text[at % len(text) :],
+    values, st.integers(0, 999),
+    st.sampled_from([b'"', b":", b' "', b"{", b",", b'"a": 1, "a": 1', b" :", b"e9", b"\\"]),
+)  # fmt: skip
+
+
+@given(texts)
+def test_the_quick_reading_says_what_the_slow_one_says(text: bytes) -> None:
+    quick = read(text)
+    with pytest.MonkeyPatch.context() as only:
+        only.setattr("harness.strict_json._plain", lambda _: None)
+        assert read(text) == quick
+
+
 @pytest.mark.parametrize("name", JSON)
 def test_hostile_json_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
