@@ -2,7 +2,7 @@
 
     python benchmarks/board_page.py [--records 10000] [--repeats 3] [-o docs/data/board_page.json]
 
-The records are made up (`tests/helpers/record_factory.py`): locks by attacks by seeds on several models and tasks, written as
+The records are made up (`record_factory.py`): locks by attacks by seeds on several models and tasks, written as
 `harness run` would. Each build is a process of its own: the first with an empty cache, one more on the same records,
 and one after a record is gone. Seconds are of a processor: they depend less on what else the machine does.
 """
