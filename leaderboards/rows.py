@@ -36,7 +36,7 @@ class BoardRow(Settings):
     """One lock under one budget."""
 
     key: str
-    """Short hash of what the row is of: (model, task, budget, defense, corpus)."""
+    """Short hash of what the row is of: (model, own task of a classifier, task, budget, defense, corpus)."""
     rank: int | None = None
     """1 + the number of locks of the same model, task and budget that are clearly better, and not before one with a
     better lower end; null is unranked."""
@@ -154,12 +154,13 @@ def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
         spec = cell.record.spec
-        key = tuple(canonical_json(spec.get(part)) for part in ("model", "task", "budget", "defense", "corpus"))
+        own = ("own",) if "own" in spec else ()  # what a classifier was made for: of another purpose, another model
+        key = tuple(canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus"))
         groups[key].append(cell)
     fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
     for key, group in sorted(groups.items()):
         label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
-        fields[key[:3]].append(_known_row(group, label, digest.hexdigest()[:12], index))
+        fields[key[:-2]].append(_known_row(group, label, digest.hexdigest()[:12], index))
     return [row for rows in fields.values() for row in _ranked(rows)]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -38,6 +39,17 @@ def test_models_tasks_and_budgets_are_ranked_apart() -> None:
     rows = rank(cells)
     assert len(rows) == 4
     assert {row.rank for row in rows} == {1}
+
+
+def test_a_classifier_made_for_something_else_is_another_model() -> None:
+    cells = []
+    for own in ("mnist", "digits"):
+        cell = make_cell(model="resnet18", task="kmnist")
+        spec = {**cell.record.spec, "own": {"name": own}}
+        cells.append(dataclasses.replace(cell, record=cell.record.model_copy(update={"spec": spec})))
+    rows = rank(cells)
+    assert [(row.rank, row.n_attacks) for row in rows] == [(1, 1), (1, 1)]
+    assert len({row.key for row in rows}) == 2
 
 
 def test_unranked_locks_come_last_with_a_reason() -> None:
