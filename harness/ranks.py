@@ -84,6 +84,7 @@ def call(spec: Spec, target: Released, seed: int, meter: Meter, work: Path, secr
 def dismiss() -> None:
     """Tell the followers that the command is over."""
     _tell(None)
+    _leave()
 
 
 def follow() -> int:
@@ -97,6 +98,7 @@ def follow() -> int:
                 _take_part(request)
             except Outcome:  # the leader met it too, and records it
                 continue
+    _leave()
     return 0
 
 
@@ -131,6 +133,13 @@ def _tell(request: Request | None) -> None:
 
     join()
     dist.broadcast_object_list([request], src=0)
+
+
+def _leave() -> None:
+    """Out of the group in good order: a process that ends inside it may be aborted by the group's own threads."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
 
 
 def _hear() -> Request | None:

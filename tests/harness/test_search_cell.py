@@ -150,7 +150,7 @@ def test_no_trial_sees_the_test_split(model: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(task, "score", lambda released, split, **limits: seen.append(split) or real(released, split))
     found = search_once(spec, workshop, task)
     assert set(seen) == {"selection"}
-    assert len(seen) == 2 * (2 + 1)  # the start, one point and the end of each trial
+    assert len(seen) == 1 + 2 * 2  # the start of all trials, one point and the end of each
     workshop.run(spec, task, workshop.base(spec), "reference", 0, None, found)
     assert "test" in seen  # only afterwards, and the spy would have noticed
 
