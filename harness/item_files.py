@@ -134,11 +134,14 @@ def _table(data: bytes) -> Any:
     chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
     if footer.num_rows > MAX_ROWS or sum(group.num_rows for group in groups) != footer.num_rows:
         raise ValueError(f"it has {footer.num_rows} rows, at most {MAX_ROWS} are read")
+    # A footer with a codec that nobody knows ends the process here: Arrow throws where Python cannot catch it.
     if any(chunk.compression not in _CODECS for chunk in chunks):
         raise ValueError(f"it is compressed by something else than {' or '.join(sorted(_CODECS))}")
     if sum(chunk.total_uncompressed_size for chunk in chunks) > 4 * MAX_BYTES:
         raise ValueError(f"it expands to more than {4 * MAX_BYTES} bytes")
-    return file.read(use_threads=False)  # small: threads cost more
+    table = file.read(use_threads=False)  # small: threads cost more
+    table.validate(full=True)  # a damaged page may point beyond its dictionary, or hold no UTF-8
+    return table
 
 
 def _items(table: Any, metric: str | None) -> Iterable[Item]:

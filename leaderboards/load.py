@@ -78,7 +78,8 @@ def load_results(
     Args:
         folder: an output folder.
         only: ids to read; None is all.
-        utility: whether to read the items of utility tasks too; a ranking needs those of the attack's task alone.
+        utility: whether to read the items of utility tasks too, and those of altered cells, as a check of all figures
+            needs them; a ranking needs those of the attack's task alone.
         index: what was found whole before, without utility; of that the items are read only when they are asked for.
 
     Raises:
@@ -155,7 +156,8 @@ def _cell(path: Path, utility: bool, index: Index | None) -> Cell | Skipped:
     if record.id != path.name:
         wrong.append(f"the record is of cell {record.id}")
     if wrong:
-        return Skipped(path.name, "partial or altered: " + "; ".join(wrong), _what_is_left(path, record))
+        left = _what_is_left(path, record) if utility else None
+        return Skipped(path.name, "partial or altered: " + "; ".join(wrong), left)
     if utility:
         return Cell(record, read_items(path / ITEMS))
     items = read_table(path / ITEMS, record.task.metric, lambda: files.read(ITEMS))

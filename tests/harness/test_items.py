@@ -116,6 +116,26 @@ def test_every_truncation_of_the_file_is_refused(tmp_path: Path) -> None:
             read_items(path)
 
 
+def test_damaged_bytes_are_refused_or_read_alike(tmp_path: Path) -> None:
+    """A page that points beyond its dictionary was an IndexError once, or another name. (The footer: see `_table`.)"""
+    path, refused = tmp_path / "items.parquet", 0
+    write_items(path, [Item("attacked", "m", seed, name, 1.0) for seed in (1, 2) for name in "abcde"])
+    whole = path.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    for at in range(0, len(whole) - footer, 2):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (78 if at % 4 else 255)]) + whole[at + 1 :])
+        try:
+            found: Any = list(read_table(path, "m"))
+        except UsageError:
+            found = None
+            refused += 1
+        try:
+            assert repr(read_items(path, "m")) == repr(found)
+        except UsageError:
+            assert found is None
+    assert refused > 100
+
+
 def columns_of(**changes: Any) -> dict[str, Any]:
     """The columns of one good row, some of them changed."""
     row = {"model": pa.array(["base"]), "metric": pa.array(["m"]), "seed": pa.array([None], pa.int64()),
