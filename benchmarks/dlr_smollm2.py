@@ -14,11 +14,8 @@ from dlr_runs import DOCS, Rows, arguments, base_of, lock, quality, replace_betw
 
 from defenses.dlr import DLRSettings
 
-LOCK = DLRSettings(init="partition", module_steps=60, module_learning_rate=2e-3, polish_steps=90,
-                   polish_learning_rate=6e-4, self_generated=0.0, check_every=15)  # fmt: skip
-"""By trials on three of its layers (24 steps; relative error of the middle one): partition 0.32-0.46 at rates of 3e-3
-to 5e-4, greedy 0.54 at 1e-3; the default rate of 1e-2 diverges. Sampling text of its own costs a model of this size
-more time than it brings here."""
+LOCK = DLRSettings(module_steps=80, polish_steps=90, self_generated=0.0, check_every=10)
+"""Sampling text of its own costs a model of this size more time than it brings here."""
 
 
 def table(rows: dict[str, Any]) -> str:

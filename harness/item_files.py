@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from harness.cell_files import MAX_BYTES
 from harness.items import (
     COLUMNS,
     LARGEST_SCORE,
     LONGEST_NAME,
-    MAX_BYTES,
     MAX_ROWS,
     NAMES,
     SEEDED,

@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from harness.cell_files import MAX_BYTES
 from harness.errors import UsageError
 from harness.files import atomic_write_bytes, read_regular
 
@@ -32,8 +33,8 @@ NAMES = ("model", "metric", "item")
 """The columns of text."""
 LARGEST_SCORE = 1e30
 """Magnitude of a score or weight; sums of products of such numbers are finite."""
-LONGEST_NAME, MAX_ROWS, MAX_BYTES = 2000, 2_000_000, 64 << 20
-"""Characters of a name; rows and bytes of a file. A cell has some thousand rows."""
+LONGEST_NAME, MAX_ROWS = 2000, 2_000_000
+"""Characters of a name; rows of a file. A cell has some thousand."""
 
 
 @dataclass(frozen=True, slots=True)

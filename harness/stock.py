@@ -226,7 +226,7 @@ class Stock:
 
     def scores(self, spec: Spec, task: Task, released: Released, role: Side) -> list[Item]:
         """Items of the test split of an untouched model."""
-        key = {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
+        key = self.score_key(spec, task, released)
 
         def make(entry: Path, work: Path) -> None:
             items = [as_item(score, role, None) for score in self._score(task, released, "test")]
@@ -253,6 +253,10 @@ class Stock:
         if spec.precision != "auto":
             return spec.precision == "bf16"
         return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
+
+    def score_key(self, spec: Spec, task: Task, released: Released) -> dict[str, Any]:
+        """What the score of an untouched model depends on."""
+        return {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
 
     def selection(self, task: Task, released: Released) -> float:
         """Score on the selection split."""

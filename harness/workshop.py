@@ -117,8 +117,12 @@ class Workshop(Stock):
             scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
             return main_score(task, scored)
 
+        first = True
+
         def probe(model: PreTrainedModel) -> float:
-            untrained = model is target.model and weights_digest(model) == target.digest  # the same for every attack
+            nonlocal first
+            untrained = first and model is target.model and weights_digest(model) == target.digest
+            first = False
             score = self.start(spec, task, target, score_of) if untrained else score_of(model)
             report(score)
             return score
@@ -137,8 +141,7 @@ class Workshop(Stock):
 
     def start(self, spec: Spec, task: Task, target: Released, score_of: Callable[[PreTrainedModel], float]) -> float:
         """What `score_of` says of an untouched model: the first point of the trajectory of every attack on it."""
-        key = {"model": target.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype,
-               "items": PROBE_ITEMS}  # fmt: skip
+        key = {**self.score_key(spec, task, target), "items": PROBE_ITEMS}
 
         def make(entry: Path, work: Path) -> None:
             write_json(entry / "score.json", score_of(target.model))

@@ -78,12 +78,12 @@ class _FusedBlock(torch.autograd.Function):
             found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
         rows, grad_rows = h.reshape(-1, h.shape[-1]), grad.reshape(-1, h.shape[-1])
-        d_h = d_reduce = d_expand = None
+        d_h = d_reduce = d_expand = along = None
         if hidden is not None:
             d_expand = (hidden @ grad_rows).t()
         d_z = torch.ops.aten.silu_backward(expand.t() @ grad_rows.t(), z)
-        along = None if scale is None else _along(d_z, z, scale, h.shape[-1], dim=0)
         if scale is not None:
+            along = _along(d_z, z, scale, h.shape[-1], dim=0)
             d_z *= scale
         if ctx.needs_input_grad[0]:
             d_h = torch.addmm(grad_rows, d_z.t(), reduce)
@@ -165,7 +165,7 @@ class DLRNet(nn.Module):
     `gain` is a constant, a power of two, that makes `h_L - x` about as large as `x`. Without it the blocks of an MLP
     with small outputs would all read nearly `x`: one wide layer in disguise, and its blocks side by side an MLP again.
 
-    Backward is plain autograd: it keeps what every block needs. An adversary who wants that memory back sets
+    Backward keeps what plain autograd keeps: what every block needs. An adversary who wants that memory back sets
     `checkpoint = True` (and `segments` for the number of recomputed pieces); nothing here stands in the way.
     """
 
