@@ -72,7 +72,7 @@ def by_coverage(target: Counted, inputs: int, seed: int, corpus: Path) -> None:
 
     corpus.mkdir(parents=True, exist_ok=True)
     arguments = [sys.argv[0], f"-runs={inputs}", f"-seed={seed}", "-max_len=400", "-verbosity=0",
-                 "-timeout=1200", "-rss_limit_mb=4096", str(corpus)]  # fmt: skip
+                 "-timeout=1200", "-rss_limit_mb=4096", f"-artifact_prefix={corpus.parent}/", str(corpus)]  # fmt: skip
     atheris.Setup(arguments, target, internal_libfuzzer=True)
     atheris.Fuzz()  # does not return
 
@@ -88,7 +88,7 @@ def save(figures: dict[str, object]) -> None:
 def main() -> None:
     """Run one target."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=("gate", "spec", "record", "leaderboard"))
+    parser.add_argument("target", choices=("gate", "spec", "record", "items", "leaderboard"))
     parser.add_argument("--engine", choices=("atheris", "random"), default="atheris")
     parser.add_argument("--inputs", type=int, default=250_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -102,6 +102,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["harness", "leaderboards", "fuzz_targets"]):
         import fuzz_targets  # noqa: F401
 
+        import harness.item_files
         import harness.models.gate
         import harness.record
         import harness.spec  # noqa: F401

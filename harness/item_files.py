@@ -31,10 +31,9 @@ from harness.items import (
     Side,
     check_items,
 )
+from harness.parquet_footer import check_footer
 
 _KINDS = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
-_CODECS = {"UNCOMPRESSED", "SNAPPY"}
-"""What is read: neither can expand a file a thousandfold."""
 _PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
 _SEEDED = np.array([side in SEEDED for side in SIDES])
 _KEYS = 2**62
@@ -118,27 +117,14 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
 
 def _table(data: bytes) -> Any:
     """All rows. Text is read as dictionaries: a long name that a million rows share is one text, not a million."""
-    limits = {"thrift_string_size_limit": MAX_BYTES, "thrift_container_size_limit": 100_000}
-    footer = pq.ParquetFile(pa.BufferReader(data), **limits).metadata
-    leaves = [footer.schema.column(index).path for index in range(footer.num_columns)]
-    if leaves != list(COLUMNS):
-        raise ValueError(f"its columns are {', '.join(leaves)[:200]}, not {', '.join(COLUMNS)}")
-    file = pq.ParquetFile(pa.BufferReader(data), metadata=footer, read_dictionary=list(NAMES),
-                          arrow_extensions_enabled=False, **limits)  # fmt: skip
+    check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
+                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
     types = [(field.name, field.type) for field in file.schema_arrow]
     stored = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types}
     if list(stored.items()) != list(_KINDS.items()):
         wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != _KINDS.get(name)]
         raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(len(COLUMNS))]
-    if footer.num_rows > MAX_ROWS or sum(group.num_rows for group in groups) != footer.num_rows:
-        raise ValueError(f"it has {footer.num_rows} rows, at most {MAX_ROWS} are read")
-    # A footer with a codec that nobody knows ends the process here: Arrow throws where Python cannot catch it.
-    if any(chunk.compression not in _CODECS for chunk in chunks):
-        raise ValueError(f"it is compressed by something else than {' or '.join(sorted(_CODECS))}")
-    if sum(chunk.total_uncompressed_size for chunk in chunks) > 4 * MAX_BYTES:
-        raise ValueError(f"it expands to more than {4 * MAX_BYTES} bytes")
     table = file.read(use_threads=False)  # small: threads cost more
     table.validate(full=True)  # a damaged page may point beyond its dictionary, or hold no UTF-8
     return table

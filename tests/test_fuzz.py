@@ -9,7 +9,7 @@ from fuzz_targets import TARGETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = {"gate": 400, "spec": 200, "record": 200, "leaderboard": 15}
+EXAMPLES = {"gate": 400, "spec": 200, "record": 200, "items": 300, "leaderboard": 15}
 CRASHES = Path(__file__).with_name("crashes")
 """Inputs that once failed, `TARGET-*`: each is a test for good."""
 

@@ -227,5 +227,40 @@ def fuzz_leaderboard(data: bytes) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", cell_summary(record))
 
 
+@cache
+def _items_file() -> bytes:
+    from harness.items import write_items
+
+    path = _folder() / "good.parquet"
+    write_items(path, [Item("attacked", "m", seed, name, 1.0) for seed in (1, 2) for name in "abcde"])
+    return path.read_bytes()
+
+
+def fuzz_items(data: bytes) -> None:
+    """A file of items: refused, or read alike as objects and as arrays. (Arrow ended the process at some footers.)"""
+    from harness.items import read_items, read_table
+
+    content = bytearray(_items_file())
+    if data[:1] < b"\x20":
+        content = bytearray(data[1:])
+    elif data[:1] < b"\x40":  # a footer of its own
+        content[4:] = data[1:] + struct.pack("<I", len(data[1:])) + b"PAR1"
+    else:
+        for place in range(1, len(data) - 2, 3):
+            content[int.from_bytes(data[place : place + 2], "big") % len(content)] = data[place + 2]
+    path = _folder() / "x.parquet"
+    path.write_bytes(content)
+    try:
+        found: Any = list(read_table(path, "m"))
+    except UsageError as error:
+        found = one_line(error)
+    try:
+        assert repr(read_items(path, "m")) == repr(found)
+    except UsageError as error:
+        one_line(error)
+        assert found is None
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "gate": fuzz_gate, "spec": fuzz_spec, "record": fuzz_record, "leaderboard": fuzz_leaderboard}  # fmt: skip
+    "gate": fuzz_gate, "spec": fuzz_spec, "record": fuzz_record, "items": fuzz_items,
+    "leaderboard": fuzz_leaderboard}  # fmt: skip
