@@ -1,89 +1,99 @@
-"""Thrift's compact protocol, as far as a parquet footer needs it: bytes to nested values, bounded by their number.
+"""Thrift's compact protocol, read by a layout: what is not in the layout, or of another type than there, is refused.
 
-Arrow's own reader shows no footer before it has read it, and then ends the process at an enum that it does not know.
-The encoding: apache/thrift, doc/specs/thrift-compact-protocol.md.
+A lenient reader passes over what it does not expect, and two lenient readers pass over different things, so the same
+bytes would tell them different values. A strict one is also bounded: it goes no deeper than its layout, and makes no
+more values than there are bytes. The encoding: apache/thrift, doc/specs/thrift-compact-protocol.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
-"""Types of values on the wire."""
-DEEPEST = 16
-"""Structs and lists in each other; a parquet footer has seven."""
-_LARGEST_ID = 2**15 - 1
+BOOL, I16, I32, I64, BINARY = 1, 4, 5, 6, 8
+"""Types of plain values on the wire."""
+_FALSE, _LIST, _STRUCT = 2, 9, 12
+_CUT = "its footer is cut short"
 
-Struct = dict[tuple[int, int], Any]
-"""Fields by (id, type). A reader that expects another type passes over a field, so the type is part of its name."""
+Layout = dict[int, "Kind"]
+"""Of a struct: field ids, and what each holds."""
+Struct = dict[int, Any]
+"""Values by field id; of a field that is there twice the last, as every reader has it."""
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list whose values are all of one kind."""
+
+    kind: Kind
+
+
+Kind = int | ListOf | Layout
 
 
 class Reader:
-    """One pass over bytes; every method raises ValueError at what no honest writer writes."""
+    """One pass over bytes; every method raises ValueError at what the layout does not have."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
 
-    def struct(self, depth: int = 0) -> Struct:
-        """The struct that begins here; of a repeated field the last value, as every reader has it."""
+    def struct(self, layout: Layout) -> Struct:
+        """The struct that begins here."""
         fields: Struct = {}
         number = 0
         while head := self._byte():
-            kind, delta = head & 15, head >> 4
-            number = number + delta if delta else self._signed()
-            if not 0 < number <= _LARGEST_ID:
-                raise ValueError(f"its footer has a field {number}")
-            fields[number, kind] = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind, depth)
+            wire = head & 15
+            number = number + (head >> 4) if head > 15 else self._signed()
+            kind = layout.get(number)
+            if kind is None or (wire != _wire(kind) and (kind, wire) != (BOOL, _FALSE)):
+                raise ValueError(f"its footer has a field {number} of type {wire}, which is not read")
+            fields[number] = wire == BOOL if kind == BOOL else self._value(kind)
         return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
-        if depth > DEEPEST:
-            raise ValueError("its footer is nested too deeply")
-        if kind in (I16, I32, I64):
-            return self._signed()
-        if kind == BINARY:
-            return self._take(self._unsigned())
-        if kind == STRUCT:
-            return self.struct(depth + 1)
-        if kind in (LIST, SET):
-            return self._list(depth + 1)
-        if kind in (TRUE, FALSE, BYTE):  # in a list a truth value is a byte
-            return self._byte()
-        if kind == DOUBLE:
-            return self._take(8)
-        raise ValueError(f"its footer has a value of type {kind}")  # maps too: parquet has none
+    def _value(self, kind: Kind) -> Any:
+        if isinstance(kind, dict):
+            return self.struct(kind)
+        if isinstance(kind, ListOf):
+            return self._list(kind.kind)
+        return self._take(self._unsigned()) if kind == BINARY else self._signed()
 
-    def _list(self, depth: int) -> list[Any]:
+    def _list(self, kind: Kind) -> list[Any]:
         head = self._byte()
-        size, kind = head >> 4, head & 15
-        size = self._unsigned() if size == 15 else size
+        size = head >> 4 if head < 0xF0 else self._unsigned()
+        if size and head & 15 != _wire(kind):
+            raise ValueError(f"its footer has a list of type {head & 15}, which is not read")
         if size > len(self.data) - self.place:  # every value takes a byte at least
-            raise ValueError("its footer is cut short")
-        return [self._value(kind, depth) for _ in range(size)]
+            raise ValueError(_CUT)
+        return [self._value(kind) for _ in range(size)]
 
     def _byte(self) -> int:
-        if self.place >= len(self.data):
-            raise ValueError("its footer is cut short")
         self.place += 1
-        return self.data[self.place - 1]
+        try:
+            return self.data[self.place - 1]
+        except IndexError:
+            raise ValueError(_CUT) from None
 
     def _take(self, size: int) -> bytes:
-        if size > len(self.data) - self.place:
-            raise ValueError("its footer is cut short")
         self.place += size
+        if self.place > len(self.data):
+            raise ValueError(_CUT)
         return self.data[self.place - size : self.place]
 
     def _unsigned(self) -> int:
-        value = 0
-        for shift in range(0, 64, 7):
+        if (byte := self._byte()) < 128:
+            return byte
+        value = byte & 127
+        for shift in range(7, 64, 7):
             byte = self._byte()
             value |= (byte & 127) << shift
             if byte < 128:
-                break
-        else:
-            raise ValueError("its footer has a number of more than 64 bits")
-        return value
+                return value
+        raise ValueError("its footer has a number of more than 64 bits")
 
     def _signed(self) -> int:
         value = self._unsigned()
         return (value >> 1) ^ -(value & 1)
+
+
+def _wire(kind: Kind) -> int:
+    return kind if isinstance(kind, int) else _LIST if isinstance(kind, ListOf) else _STRUCT

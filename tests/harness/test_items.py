@@ -147,7 +147,7 @@ def columns_of(**changes: Any) -> dict[str, Any]:
     (columns_of(extra=pa.array([1])), "its columns are"),
     (columns_of(score=pa.array(["1.0"])), "score of string"),
     (columns_of(score=pa.array([1])), "score of int64"),
-    (columns_of(item=pa.array([[1]])), "item, list, element"),
+    (columns_of(item=pa.array([[1]])), "field 3 of type 12"),
     (columns_of(item=pa.array([None], pa.string())), "not a whole file of items"),
     (columns_of(score=pa.array([None], pa.float64())), "not a whole file of items"),
     (columns_of(model=pa.array(["nobody"])), "unknown model"),
