@@ -35,14 +35,13 @@ PATIENCE = 3.0
 
 
 def pieces(spec: Spec) -> list[Piece]:
-    """What a worker can do while the lock is being made, then the attacks on it, the last first.
+    """What a worker can do while the lock is being made, then the attacks on it, of both the last first.
 
-    The process that writes the record goes through the attacks from the first, so the two meet in the middle.
+    The process that writes the record goes through them from the first, so the two meet in the middle.
     """
     raw = spec.model_dump(mode="json")
-    runs = range(spec.replicates)
-    return [Piece(raw, "base"), *(Piece(raw, "reference", index) for index in runs),
-            *(Piece(raw, "attacked", index) for index in reversed(runs))]  # fmt: skip
+    runs = range(spec.replicates - 1, -1, -1)
+    return [Piece(raw, "base"), *(Piece(raw, kind, index) for kind in ("reference", "attacked") for index in runs)]
 
 
 class _Messages(Progress):

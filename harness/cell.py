@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,10 +136,6 @@ def _attacks(draft: Draft, workshop: Workshop, role: Side, fresh: Callable[[], R
     spec, task = draft.spec, draft.task
     found = search(workshop, spec, task, fresh, role, secret)
     draft.searches[role] = found
-    if role == "reference" and workshop.ahead is not None and spec.replicates > 1:
-        # A worker begins with the first: not one after the other, waiting. What fails here fails below again.
-        with suppress(Exception):
-            workshop.run(spec, task, fresh(), role, spec.replicates - 1, secret, found)
     for replicate in range(spec.replicates):
         run = workshop.run(spec, task, fresh(), role, replicate, secret, found)
         if role == "attacked":

@@ -52,9 +52,9 @@ def record(words: list[str]) -> tuple[Record, str]:
     return Record.model_validate_json(done.stdout), done.stderr
 
 
-def test_the_last_attack_is_taken_first_and_the_references_before_any(spec: Spec) -> None:
+def test_the_last_run_is_taken_first_and_the_references_before_any_attack(spec: Spec) -> None:
     found = [(piece.kind, piece.replicate) for piece in pieces(spec)]
-    assert found == [("base", 0), ("reference", 0), ("reference", 1), ("attacked", 1), ("attacked", 0)]
+    assert found == [("base", 0), ("reference", 1), ("reference", 0), ("attacked", 1), ("attacked", 0)]
 
 
 def test_small_models_work_on_one_thread_whatever_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
