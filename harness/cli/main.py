@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from keyword import iskeyword
 from typing import NoReturn
 
 from harness import ranks
@@ -18,8 +19,8 @@ from harness.files import cannot_write
 from harness.redact import redact
 from harness.text import visible
 
-VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "evaluate", "list", "verify", "fetch", "new",
-         "completion", "doctor")  # fmt: skip
+VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "import", "evaluate", "list", "verify",
+         "fetch", "new", "completion", "doctor")  # fmt: skip
 
 DESCRIPTION = """\
 lockbench: how much a lock on an open-weight model stops, and what it costs.
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"lockbench {version('lockbench')}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name in VERBS:
-        module = import_module(f"harness.cli.{name}")
+        module = import_module("harness.cli." + name + "_" * iskeyword(name))
         verb = verbs.add_parser(name, help=module.HELP, description=_wrapped(module.__doc__ or ""),
                                 epilog=module.EXAMPLES, formatter_class=_Help)  # fmt: skip
         module.add_options(verb)

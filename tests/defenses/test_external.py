@@ -98,6 +98,62 @@ def test_a_peers_folder_goes_from_the_command_line_to_the_board(
     assert main(["verify", str(out), "--cache", str(tmp_path / "c")]) == 0
 
 
+def importing(checkpoint: object, base: Path, tmp_path: Path, *words: str) -> list[str]:
+    return ["import", str(checkpoint), "--model", str(base), "-o", str(tmp_path / "peer.yaml"), "--cache",
+            str(tmp_path / "c"), "-q", *words]  # fmt: skip
+
+
+def test_import_writes_the_spec_that_attacks_it(
+    base: Path, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()  # what writing models says
+    assert main(importing(peer, base, tmp_path, "--label", "TAR", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["digest"] == load_model(str(peer)).digest != found["base_digest"]
+    assert 0 < found["kl"] < 1
+    assert 0 < found["top1_agreement"] <= 1
+    assert main(["run", "--config", str(tmp_path / "peer.yaml"), "--attack", "full", "--dry-run"]) == 0
+    command = ["run", "--model", str(base), "--defense", "external", f"--set=defense.path={peer}",
+               "--set=defense.label=TAR", "--attack", "full", "--dry-run"]  # fmt: skip
+    by_config = capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out == by_config  # the same cell, by either way
+    assert "TAR" in by_config
+
+
+def test_import_tells_a_folder_of_harness_lock(
+    base: Path, reparameterised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(importing(reparameterised, base, tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "written by harness lock (specdef_reparam)" in said
+    assert f"harness run --config {tmp_path / 'peer.yaml'} --attack standard" in said
+
+
+@pytest.mark.parametrize(("checkpoint", "words", "reason"), [
+    ("base", [], "it is not locked"),
+    ("wide", [], "300 tokens for 260"),
+    ("nowhere", [], "no such folder"),
+    ("peer", ["--revision", "main"], "defense.revision='main'"),
+    ("peer", ["--device", "tpu"], "tpu"),
+])  # fmt: skip
+def test_import_refuses_in_one_line_and_writes_nothing(
+    base: Path, peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: str, words: list[str],
+    reason: str,
+) -> None:  # fmt: skip
+    write(tmp_path / "wide", random_llama(vocab_size=300))
+    capsys.readouterr()  # what writing models says
+    assert main(importing(tmp_path / checkpoint, base, tmp_path, *words)) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.startswith("harness import: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "peer.yaml").exists()
+    (tmp_path / "peer.yaml").write_text("mine")
+    assert main(importing(peer, base, tmp_path)) == 2
+    assert (tmp_path / "peer.yaml").read_text() == "mine"
+
+
 def test_the_spec_names_the_content_and_another_content_is_refused(base: Path, peer: Path) -> None:
     settings = ExternalSettings.parse({"path": str(peer)}, "defense")
     assert settings.lock is None
