@@ -140,6 +140,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
     **{f"docs/reproductions.md:{tag}": ("docs/reproductions.md", table) for tag, table in reproductions.TABLES.items()},
     "SECURITY.md:fuzz": ("SECURITY.md", fuzzing),
+    "SECURITY.md:tamper": ("SECURITY.md", lambda: scale_tables.tampering(ROOT / "docs" / "data")),
     "docs/scale.md:scale": ("docs/scale.md", lambda: scale_tables.scale(ROOT / "docs" / "data")),
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }

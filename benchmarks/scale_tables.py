@@ -1,4 +1,4 @@
-"""The figures of `docs/scale.md`, from what `chaos.py`, `soak.py` and `executors.py` wrote."""
+"""The figures of `docs/scale.md`, and of `tamper.py`, from what the benchmarks wrote to `docs/data`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ def _soak(found: Any) -> str:
              f"{found[who]['open_files']['last']:.0f} open files" for who in ("command", "server")]  # fmt: skip
     return (f"{command}: {found['complete']} of {found['cells']} cells complete with {found['workers']} jobs at once, "
             f"{found['seconds_a_cell']} s a cell; {'; '.join(parts)} (a tenth of the cells to the last).")  # fmt: skip
+
+
+def tampering(data: Path) -> str:
+    """One line: how many changes of published cells were tried, and how many passed."""
+    found = _read(data, "tamper")
+    kinds = ", ".join(f"{count:,} x {kind}" for kind, count in found["tried"].items())
+    return (f"`python benchmarks/tamper.py`: {sum(found['tried'].values()):,} changes of {found['cells']} published "
+            f"cells ({kinds}); {len(found['passed'])} passed.")  # fmt: skip
 
 
 def _executors(found: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.bill import Bill
 from harness.files import canonical_json
+from harness.items import SIDES, Item, scores
 from harness.recheck import Mismatch as Mismatch
 from harness.record import ITEMS, LOG, RECORD, Record
 from harness.robustness import Cell
@@ -32,6 +33,7 @@ ON_TRUST = {
     "from them); of what was spent, the ends are checked, and between them that it rises",
     "fidelity, layer_errors": "the models are not run again",
     "model.parameters, locked_parameters": "the models are not built",
+    "scores of metrics beside the task's": "no figure uses them",
     "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
 }
 """What no evidence beside a record gives again, and why. The seal finds a change to it, if it is not sealed again."""
@@ -80,6 +82,7 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
     try:
         numbers = task_numbers(items, record.task.metric, record.score.unit)
         made = utilities(items, _chances(record), record.utility.eps)
+        pairs |= _items_alike(items)
     except ValueError as error:
         return [Mismatch(record.id, "items", str(error), "items that all models were scored on")]
     for name in ("score", "gain", "reference_gain", "recovery"):
@@ -91,6 +94,24 @@ def verify_cell(cell: Cell) -> list[Mismatch]:
         pairs["cost_to_recover"] = (record.cost_to_recover, costs)
     pairs |= _names(record) | _sums(record) | _seeds(cell) | _flags(record) | _search(record) | _bounds(record)
     return [mismatch for name, (ours, theirs) in pairs.items() for mismatch in _compare(record.id, name, ours, theirs)]
+
+
+def _items_alike(items: Sequence[Item]) -> dict[str, tuple[Any, Any]]:
+    """Of every metric, those that no figure uses too: the items and weights of each model against the first one's."""
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for metric in sorted({row.metric for row in items}):
+        found = {side: have for side in SIDES if (have := scores(items, side, metric)) is not None}
+        first, *others = found
+        for side in others:
+            names, wanted = (found[one].items for one in (side, first))
+            pairs[f"items of {side} in {metric}"] = (_text(set(names) - set(wanted)), _text(set(wanted) - set(names)))
+            if names == wanted:
+                pairs[f"weights of {side} in {metric}"] = (found[side].weights.tolist(), found[first].weights.tolist())
+    return pairs
+
+
+def _text(names: set[str]) -> str:
+    return ", ".join(sorted(names))[:200]
 
 
 def _chances(record: Record) -> dict[str, float | None]:

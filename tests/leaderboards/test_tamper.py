@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hostile import NUMBERS, SURROGATE, at, places
 from record_factory import METRIC, make_cell, write_cell
+from tampering import change_item, changes, forge, noticed, put, with_change, write_rows
 
 from harness.errors import UsageError
 from harness.files import sha256
 from harness.items import COLUMNS, Item, read_items
-from harness.record import ITEMS, LOG, RECORD, faults, parse_record, read_document, read_record, seal_of
+from harness.record import ITEMS, RECORD, read_document, read_record
 from leaderboards.load import load_results
 from leaderboards.seal import seal_folder
-from leaderboards.verify import notes, verify
+from leaderboards.verify import ON_TRUST, notes, verify
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results" / "tiny" / "cells"
 
@@ -42,70 +39,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cell
 
 
-def noticed(folder: Path, document: Any) -> bool:
-    """Whether a cell with this record is refused or named as altered."""
-    try:
-        record = parse_record(document, folder.name)
-    except UsageError:
-        return True
-    return bool(faults(folder, document, record)) or record.id != folder.name
-
-
-def with_change(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    other = copy.deepcopy(document)
-    change(at(other, path[:-1]), path[-1])
-    return other
-
-
-def put(value: Any) -> Callable[[Any, Any], None]:
-    def change(parent: Any, key: Any) -> None:
-        parent[key] = value
-
-    return change
-
-
-def delete(parent: Any, key: Any) -> None:
-    del parent[key]
-
-
-def add(parent: Any, key: Any) -> None:
-    """A copy beside it: one more key, or one more element."""
-    if isinstance(parent, list):
-        parent.insert(key, parent[key])
-    else:
-        parent[f"{key}_"] = parent[key]
-
-
-def nearby(value: Any) -> Iterator[Any]:
-    """The least change of a value that is one."""
-    if isinstance(value, bool):
-        yield not value
-    elif isinstance(value, int):
-        yield from (value + 1, float(value), str(value))
-    elif isinstance(value, float):
-        yield from (math.nextafter(value, math.inf), -value if value else -0.0)
-    elif isinstance(value, str):
-        yield from (value + " ", value[:-1], value.upper())
-    elif value is None:
-        yield from (0, "", False)
-    else:
-        yield type(value)()
-
-
 def test_every_change_of_a_record_is_noticed(real: Path) -> None:
     """Each value by its least change, each key and element deleted and doubled: well over a thousand records."""
     document = read_document(real)
     assert not noticed(real, document)
-    tried = 0
-    for path in places(document):
-        for value in nearby(at(document, path)):
-            old = at(document, path)
-            if (json.dumps(value), type(value)) != (json.dumps(old), type(old)):
-                tried += 1
-                assert noticed(real, with_change(document, path, put(value))), f"{path}: {old!r} -> {value!r}"
-        for change in (delete, add):
-            tried += 1
-            assert noticed(real, with_change(document, path, change)), f"{path}: {change.__name__}"
+    missed, tried = [], 0
+    for kind, path, changed in changes(document):
+        tried += 1
+        if not noticed(real, changed):
+            missed.append((kind, path))
+    assert not missed
     assert tried > 1000
 
 
@@ -139,37 +82,30 @@ def cell(tmp_path: Path) -> Path:
     return folder
 
 
-def write_rows(path: Path, rows: list[tuple[Any, ...]]) -> None:
-    types = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64(), pa.float64())
-    columns = [pa.array(list(column), kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
-    pq.write_table(pa.table(columns, names=COLUMNS), path)
-
-
-def forge(folder: Path, change: Callable[[Any], None] = lambda document: None) -> None:
-    """Change the record and make its digests and its seal anew, as a forger would."""
-    document = json.loads((folder / RECORD).read_text())
-    change(document)
-    document["provenance"]["files"] = {name: sha256(folder / name) for name in (ITEMS, LOG)}
-    document["seal"] = seal_of(document)
-    (folder / RECORD).write_text(json.dumps(document))
-
-
-OTHER = {"model": "reference", "metric": "other", "seed": 77, "item": "elsewhere", "score": 0.125, "weight": 3.0}
-
-
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("index", [0, 130, 371])
 def test_every_column_of_the_items_counts(cell: Path, column: str, index: int) -> None:
     """By the file's digest; and when a forger made digest and seal anew, by the figures that no longer follow."""
-    rows = [tuple(getattr(row, name) for name in COLUMNS) for row in read_items(cell / ITEMS)]
-    assert rows[index][COLUMNS.index(column)] != OTHER[column]
-    rows[index] = tuple(OTHER[name] if name == column else value
-                        for name, value in zip(COLUMNS, rows[index], strict=True))  # fmt: skip
-    write_rows(cell / ITEMS, rows)
+    change_item(cell / ITEMS, index, column)
     assert any(ITEMS in str(mismatch) for mismatch in verify(cell.parents[1]))
     forge(cell)
     with suppress(UsageError):  # the only cell of the folder holds items that are refused
         assert verify(cell.parents[1])
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_items_of_a_metric_that_no_figure_uses(cell: Path, column: str) -> None:
+    """A forger's change of anything but the score is caught: models would be scored on other items, or weigh them."""
+    items = read_items(cell / ITEMS)
+    more = [replace(row, metric="beside") for row in items if row.metric == METRIC]
+    write_rows(cell / ITEMS, [tuple(getattr(row, name) for name in COLUMNS) for row in [*items, *more]])
+    forge(cell)
+    assert verify(cell.parents[1]) == []
+    change_item(cell / ITEMS, len(items) + [row.model for row in more].index("attacked"), column)
+    assert any(ITEMS in str(mismatch) for mismatch in verify(cell.parents[1]))
+    forge(cell)
+    assert bool(verify(cell.parents[1])) == (column != "score")
+    assert "scores of metrics beside the task's" in ON_TRUST
 
 
 @pytest.mark.parametrize("change", ["drop", "double", "swap", "none"])
