@@ -90,7 +90,7 @@ def build(out: Path, cache: Path, file: Path) -> dict[str, float]:
     from leaderboards.html.page import page
     from leaderboards.index import Index
     from leaderboards.load import load_results, uncollected
-    from leaderboards.rows import rank
+    from leaderboards.ranking import rank
 
     def made() -> None:
         with Index(cache) as index:

@@ -12,7 +12,8 @@ from pathlib import Path
 from leaderboards.formats import render
 from leaderboards.index import Index
 from leaderboards.load import load_results, uncollected
-from leaderboards.rows import board_rows, cell_rows, rank
+from leaderboards.ranking import rank
+from leaderboards.rows import board_rows, cell_rows
 
 
 def leaderboard(

@@ -10,7 +10,7 @@ from harness.files import canonical_json
 from harness.record import Record
 from leaderboards.load import Results
 from leaderboards.plots import board_figure, heat_map, search_figure, trajectory_figure
-from leaderboards.rows import budget_label
+from leaderboards.units import budget_label
 
 Draw = Callable[[Sequence[Record], Path, str], None]
 KINDS: dict[str, Draw] = {"board": board_figure, "heat": heat_map, "trajectory": trajectory_figure,

@@ -10,7 +10,7 @@ from leaderboards import units
 from leaderboards.columns import BOARD_COLUMNS
 from leaderboards.formats import Table, markdown, render
 from leaderboards.load import Results
-from leaderboards.rows import BoardRow, rank
+from leaderboards.ranking import BoardRow, rank
 
 _HEAD = """## How it was attacked
 

@@ -84,3 +84,10 @@ def _digits(value: float) -> str:
     if size < 1e-3 or size >= 1e6:
         return f"{value:.2e}"
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
+
+
+def budget_label(budget: object) -> str:
+    """`steps=200 memory=8589934592`, or `unlimited`."""
+    limits = budget if isinstance(budget, dict) else {}
+    return " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                    for key, value in limits.items() if value is not None) or "unlimited"  # fmt: skip

@@ -14,7 +14,7 @@ from harness.errors import Unavailable
 from leaderboards.html.payload import payload
 from leaderboards.html.pool import script_json
 from leaderboards.load import Results
-from leaderboards.rows import BoardRow
+from leaderboards.ranking import BoardRow
 
 FOLDER = Path(__file__).with_name("assets")
 CHART = Path(__file__).with_name("vendor") / "chart.umd.min.js"
@@ -29,7 +29,7 @@ def page(results: Results, title: str = "Locks on open-weight models", rows: Seq
     Args:
         results: records and items.
         title: heading of the page.
-        rows: `leaderboards.rows.rank` of the cells, where that is known already.
+        rows: `leaderboards.ranking.rank` of the cells, where that is known already.
 
     Raises:
         Unavailable: Jinja is not installed.

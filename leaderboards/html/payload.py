@@ -11,13 +11,15 @@ from harness.record import Record
 from harness.robustness import AttackOutcome
 from harness.sections import Interval
 from leaderboards import units
+from leaderboards.cell_table import CellRow, cells_of
 from leaderboards.formats import visible
 from leaderboards.html import curves
 from leaderboards.html.pool import Pool, short
 from leaderboards.html.reproduce import HEAD, TAIL, sections
 from leaderboards.html.tables import board_table, cell_table
 from leaderboards.load import Results
-from leaderboards.rows import BoardRow, CellRow, cells_of, notes, rank
+from leaderboards.ranking import BoardRow, rank
+from leaderboards.rows import notes
 from leaderboards.standing import Standing, suite_attacks
 from leaderboards.summary import BILL_LINES
 

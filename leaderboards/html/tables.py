@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from leaderboards.cell_table import CellRow
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, visible
 from leaderboards.html.pool import Pool, short
-from leaderboards.rows import BoardRow, CellRow
+from leaderboards.ranking import BoardRow
 from leaderboards.units import DASH, divide
 
 Number = Callable[[Any], float | None]

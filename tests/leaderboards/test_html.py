@@ -24,7 +24,7 @@ from leaderboards.html.page import CHART, page, source_hash
 from leaderboards.html.pool import Pool, script_json
 from leaderboards.html.reproduce import HEAD, command, flow
 from leaderboards.load import Results, load_results
-from leaderboards.rows import rank
+from leaderboards.ranking import rank
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results"
 CHART_SHA256 = "87364cc2b2a76a6684929e7d6b80b18a897794db38400caff1fcf1791c6925d2"

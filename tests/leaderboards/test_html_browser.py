@@ -23,7 +23,7 @@ from harness.search.curve import Searches, Trial, curve
 from harness.sections import Flag
 from leaderboards.html.page import page
 from leaderboards.load import Results, Skipped, load_results
-from leaderboards.rows import rank
+from leaderboards.ranking import rank
 
 BINARY = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results"

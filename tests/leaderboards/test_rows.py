@@ -7,8 +7,11 @@ import pytest
 from record_factory import make_cell
 
 from harness.sections import Flag
+from leaderboards.cell_table import cells_of
 from leaderboards.load import Results, Skipped
-from leaderboards.rows import board_rows, budget_label, cell_rows, cells_of, rank
+from leaderboards.ranking import rank
+from leaderboards.rows import board_rows, cell_rows
+from leaderboards.units import budget_label
 
 ERROR = (Flag(flag="unmoved", severity="error", detail="x"),)
 

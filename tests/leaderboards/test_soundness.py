@@ -8,7 +8,8 @@ import pytest
 from record_factory import make_cell
 
 from leaderboards.load import Results
-from leaderboards.rows import board_rows, rank
+from leaderboards.ranking import rank
+from leaderboards.rows import board_rows
 from leaderboards.soundness import contains
 
 FULL = ["embed.weight", "layers.0.attn.q.weight", "layers.0.mlp.up.weight"]

@@ -5,7 +5,7 @@ from record_factory import make_cell
 
 from harness.robustness import robustness
 from harness.sections import Interval
-from leaderboards.rows import rank
+from leaderboards.ranking import rank
 from leaderboards.standing import places, standard, suite_attacks
 
 

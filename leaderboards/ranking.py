@@ -1,0 +1,205 @@
+"""The ranking: a row a (model, task, budget, defense), from all of its cells."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from harness.cache import digest_of
+from harness.files import canonical_json
+from harness.record import Record
+from harness.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, label_of, labels, robustness
+from harness.scoring import THRESHOLDS
+from harness.sections import CostToRecover, Interval
+from harness.settings import Settings
+from leaderboards.index import Index
+from leaderboards.soundness import warnings
+from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
+from leaderboards.units import budget_label
+
+
+class BoardRow(Settings):
+    """One lock under one budget."""
+
+    key: str
+    """Short hash of what the row is of: (model, own task of a classifier, task, budget, defense, corpus)."""
+    rank: int | None = None
+    """1 + the number of locks of the same model, task and budget that are clearly better, and not before one with a
+    better lower end; null is unranked."""
+    model: str
+    """Base."""
+    defense: str
+    """Lock, with the settings that tell it from others of the same name."""
+    task: str
+    """What the attackers wanted."""
+    budget: str
+    """What they could spend."""
+    robustness: Interval
+    """1 - the largest recovery; 1, the lock held; 0, it did nothing."""
+    worst_attack: str | None = None
+    """The attack that recovered most."""
+    standard: Standing
+    """The same under the attacks of the standard suite alone; `robustness` is over all that are known."""
+    by_knowledge: dict[str, Standing] = Field(default_factory=dict)
+    """The same under attackers who know at most the recipe, or the lock's family; `robustness` is up to its code."""
+    bounded: Interval
+    """Robustness when a collapsed model counts as a failed attack."""
+    best_reference: str | None = None
+    """The attack whose reference is in the denominator."""
+    utility_retention: float | None = None
+    """Chance-corrected utility of locked over base; mean over the cells' locks."""
+    perplexity_ratio: float | None = None
+    """Perplexity of locked over base."""
+    kl: float | None = None
+    """KL(base, locked) a token, nats."""
+    top1_agreement: float | None = None
+    """Share of tokens with the same prediction."""
+    lock_flops: float | None = None
+    """FLOPs to make the lock."""
+    lock_seconds: float | None = None
+    """Seconds to make the lock."""
+    kept_bytes_ratio: float | None = None
+    """Largest bytes kept for backward of an attack over those of its own reference."""
+    cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
+    """By threshold, the cheapest over the ranked attacks."""
+    n_attacks: int = 0
+    """Attacks that count."""
+    attacks: list[AttackOutcome] = Field(default_factory=list)
+    """What each of them reached, strongest first."""
+    out_of_memory: list[str] = Field(default_factory=list)
+    """Attacks that ran out of memory."""
+    collapsed: list[str] = Field(default_factory=list)
+    """Attacks whose model collapsed."""
+    excluded: list[Excluded] = Field(default_factory=list)
+    """Cells that do not count, and why."""
+    warnings: list[str] = Field(default_factory=list)
+    """Why the row may flatter the lock: attacks that were weaker than they should have been."""
+
+
+def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
+    """The rows of `board_rows`.
+
+    Args:
+        cells: of one folder.
+        index: rows that were computed before of the same files, by the same code; new ones are added.
+    """
+    defenses = labels([cell.record.spec["defense"] for cell in cells])
+    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        spec = cell.record.spec
+        own = ("own",) if "own" in spec else ()  # what a classifier was made for: of another purpose, another model
+        key = tuple(canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus"))
+        groups[key].append(cell)
+    fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for key, group in sorted(groups.items()):
+        label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
+        fields[key[:-2]].append(_known_row(group, label, digest.hexdigest()[:12], index))
+    return [row for rows in fields.values() for row in _ranked(rows)]
+
+
+def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
+    """Best lower bound first, with ranks by all attacks and by every part of them."""
+    rows = sorted(rows, key=lambda row: (-_low(row), row.defense))
+    best = places([row.robustness for row in rows])
+    usual = _placed([row.standard for row in rows])
+    known = {ceiling: _placed([row.by_knowledge[ceiling] for row in rows]) for ceiling in CEILINGS}
+    return [row.model_copy(update={"rank": best[index], "standard": usual[index],
+                                   "by_knowledge": {ceiling: known[ceiling][index] for ceiling in known}})
+            for index, row in enumerate(rows)]  # fmt: skip
+
+
+def _placed(standings: Sequence[Standing]) -> list[Standing]:
+    ranks = places([standing.robustness for standing in standings])
+    return [one.model_copy(update={"rank": rank}) for one, rank in zip(standings, ranks, strict=True)]
+
+
+def _low(row: BoardRow) -> float:
+    return -math.inf if row.robustness.low is None else row.robustness.low
+
+
+def _known_row(cells: Sequence[Cell], defense: str, key: str, index: Index | None) -> BoardRow:
+    """`_row`, out of the index where it is there; it follows from the cells, the label and the standard suite."""
+    files = [cell.digest for cell in cells]
+    if index is None or None in files:
+        return _row(cells, defense, key)
+    place = digest_of(["row", files, defense, key, suite_attacks()])
+    with suppress(ValidationError):
+        if (found := index.get(place)) is not None:
+            return BoardRow.model_validate_json(found)
+    row = _row(cells, defense, key)
+    index.put(place, row.model_dump_json().encode())
+    return row
+
+
+def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
+    records = [cell.record for cell in cells]
+    known: Known = {}
+    result = robustness(cells, known)
+    ranked = {cell_id for outcome in result.attacks for cell_id in outcome.ids}
+    counted = [record for record in records if record.id in ranked]
+    first = records[0]
+    return BoardRow(
+        key=key, model=first.name("model"), defense=defense, task=first.name("task"),
+        budget=budget_label(first.spec["budget"]),
+        robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
+        best_reference=result.best_reference, attacks=result.attacks,
+        standard=standard(cells, result, suite_attacks(), known),
+        by_knowledge=by_knowledge(cells, result, known),
+        utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
+        perplexity_ratio=_mean(map(perplexity_ratio, records)),
+        kl=_mean(r.fidelity.kl for r in records), top1_agreement=_mean(r.fidelity.top1_agreement for r in records),
+        lock_flops=_mean(r.cost.lock.flops for r in records if r.cost.lock),
+        lock_seconds=_mean(r.cost.lock.seconds for r in records if r.cost.lock),
+        kept_bytes_ratio=max(filter(None, map(kept_ratio, counted)), default=None),
+        cost_to_recover={f"{level:g}": _cheapest(counted, f"{level:g}") for level in THRESHOLDS},
+        **_named(result), excluded=result.excluded, warnings=warnings(result, counted),
+    )  # fmt: skip
+
+
+def _named(result: Robustness) -> dict[str, Any]:
+    return {"n_attacks": len(result.attacks),
+            "out_of_memory": [outcome.label for outcome in result.attacks if outcome.out_of_memory],
+            "collapsed": [outcome.label for outcome in result.attacks if outcome.collapsed]}  # fmt: skip
+
+
+def perplexity_ratio(record: Record) -> float | None:
+    """Perplexity of locked over base; None when either was not measured."""
+    base, locked = record.utility.base, record.utility.locked
+    if base is None or locked is None or not base.perplexity.value or locked.perplexity.value is None:
+        return None
+    return _finite(locked.perplexity.value / base.perplexity.value)
+
+
+def kept_ratio(record: Record) -> float | None:
+    """Bytes kept for backward, attack over reference; None when either did not run."""
+    attack, reference = record.cost.attack, record.cost.reference
+    if attack is None or reference is None or not reference.kept_for_backward_bytes:
+        return None
+    return _finite(attack.kept_for_backward_bytes / reference.kept_for_backward_bytes)
+
+
+def _cheapest(records: Iterable[Record], level: str) -> CostToRecover:
+    """The least cost over attacks; censored if some attack was tried and none got there."""
+    known = [record.cost_to_recover[level] for record in records if level in record.cost_to_recover]
+    reached = [cost for cost in known if cost.flops is not None]
+    if reached:
+        return min(reached, key=lambda cost: cost.flops if cost.flops is not None else math.inf)
+    censored = any(cost.censored for cost in known)
+    reason = "not reached by any attack within the budget" if censored else "no attack has a trajectory"
+    return CostToRecover(censored=censored, reason=reason)
+
+
+def _finite(value: float) -> float | None:
+    """A ratio of what a stranger's record says may overflow."""
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
