@@ -81,15 +81,14 @@ def _executor(args: argparse.Namespace, cells: Sequence[Spec], place: Place) -> 
         from harness.executors.inline import InlineExecutor
 
         return InlineExecutor(place)
+    from harness.executors.local import PRELOAD, LocalExecutor
+    from harness.executors.slots import modules, slots
+
+    preload = [*PRELOAD, *modules(cells, place.data_dir)]
     if args.executor == "ray":
         from harness.executors.ray import RayExecutor
         from harness.executors.resources import Resources
 
         return RayExecutor(place, Resources.from_text(args.resources or ""), slots=workers, address=args.ray_address,
-                           storage=args.storage)  # fmt: skip
-    from harness.executors.local import PRELOAD, LocalExecutor
-    from harness.executors.slots import modules, slots
-
-    return LocalExecutor(
-        place, slots(cells, place.data_dir, workers), preload=[*PRELOAD, *modules(cells, place.data_dir)]
-    )
+                           storage=args.storage, preload=preload)  # fmt: skip
+    return LocalExecutor(place, slots(cells, place.data_dir, workers), preload=preload)

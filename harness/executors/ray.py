@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.claims import Claims
 from harness.executors.base import Ended, Event, Place, Work
+from harness.executors.local import PRELOAD, in_own_process
 from harness.executors.work import work
 from harness.plan import Job
 from harness.progress import Progress
@@ -41,7 +43,8 @@ class RayExecutor:
     """See `harness.executors.base.Executor`."""
 
     def __init__(self, place: Place, resources: Any, *, slots: int | None = None, address: str | None = None,
-                 storage: Storage = "shared", run: Work = work, fresh: bool = True) -> None:  # fmt: skip
+                 storage: Storage = "shared", run: Work = work, fresh: bool = True,
+                 preload: Iterable[str] = PRELOAD) -> None:  # fmt: skip
         """Connect, or start a cluster.
 
         Args:
@@ -51,14 +54,16 @@ class RayExecutor:
             address: of the cluster; None: `RAY_ADDRESS`, else one is started here.
             storage: see the module.
             run: what is done for a job.
-            fresh: a process a job, so that memory goes back with it; False keeps processes for further jobs.
+            fresh: a process a job, so that memory goes back with it; False does jobs in Ray's own workers.
+            preload: modules that every machine imports once, and each job's process then has.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing touches the network unless asked
         os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here: jobs are what it is for
         import ray
 
         self._ray, self._place, self._resources = ray, place, resources
-        self._given, self._storage, self._run = slots, storage, run
+        self._given, self._storage = slots, storage
+        self._run = partial(in_own_process, run, tuple(preload)) if fresh else run
         self._ours = not ray.is_initialized()
         if self._ours:
             where = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -66,7 +71,7 @@ class RayExecutor:
                 {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if where == "local" else {}
             )
             ray.init(address=where, log_to_driver=False, logging_level="ERROR", **here)
-        self._remote = ray.remote(max_calls=1 if fresh else 0)(_on_machine)
+        self._remote = ray.remote(_on_machine)
         self._running: dict[str, _Running] = {}
         self._parcels: dict[str, Any] = {}
         self._counted, self._count = 0.0, 0

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cheap_cells import environment
@@ -47,15 +48,34 @@ def test_an_entry_that_travels_is_found_and_a_damaged_one_is_not_taken(tmp_path:
     assert not list((tmp_path / "elsewhere").glob("k/*/entry.json"))
 
 
+def on_ray(script: str, *words: str) -> dict[str, Any]:
+    """What a helper prints that starts a cluster, in a process of its own."""
+    helpers = Path(__file__).parents[1] / "helpers"
+    seen = {**environment(), "PYTHONPATH": os.pathsep.join([str(helpers), environment()["PYTHONPATH"]])}
+    done = subprocess.run([sys.executable, str(helpers / script), *words], check=False, capture_output=True, text=True,
+                          env=seen)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(probes.check("ray")), reason="ray is not installed")
 @pytest.mark.parametrize("storage", ["shared", "objects"])
 def test_a_lost_machine_costs_time_and_no_cell(tmp_path: Path, storage: str) -> None:
-    helpers = Path(__file__).parents[1] / "helpers"
-    seen = {**environment(), "PYTHONPATH": os.pathsep.join([str(helpers), environment()["PYTHONPATH"]])}
-    done = subprocess.run([sys.executable, str(helpers / "ray_cluster.py"), str(tmp_path), storage], check=False,
-                          capture_output=True, text=True, env=seen)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = on_ray("ray_cluster.py", str(tmp_path), storage)
     assert found["slots"] == 2
     assert found["statuses"] == ["complete"] * 5
+
+
+@pytest.mark.skipif(bool(probes.check("ray")), reason="ray is not installed")
+def test_a_job_has_a_process_of_its_own_and_is_gone_when_it_is_stopped(tmp_path: Path) -> None:
+    """Forked from a server of the worker that has the libraries: no import a job, and memory goes back with it."""
+    found = on_ray("ray_processes.py", str(tmp_path))
+    assert found["gone"]
+    assert found["ends"] == ["done", "done"]
+    first, second = found["notes"]
+    assert first["pid"] != second["pid"]
+    assert first["parent"] == second["parent"]  # one server
+    assert first["torch"]
+    assert first["offline"] == "1"

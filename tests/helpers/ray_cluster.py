@@ -39,8 +39,8 @@ def main() -> None:
     small = {"object_store_memory": 80 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
     other = cluster.add_node(num_cpus=1, **small)
-    cells = plan(*split_file(cheap_grid(model, [{"number": n, "sleep": 0.5} for n in range(CELLS)])))
-    executor = RayExecutor(place, Resources(), address=cluster.address, storage=storage, fresh=False)  # type: ignore[arg-type]
+    cells = plan(*split_file(cheap_grid(model, [{"number": n, "sleep": 1.5} for n in range(CELLS)])))
+    executor = RayExecutor(place, Resources(), address=cluster.address, storage=storage)  # type: ignore[arg-type]
     seen = {"slots": executor.slots, "statuses": [], "retries": 0}
 
     class Counting(Board):
