@@ -1,11 +1,11 @@
 """What the machinery costs: seconds a job beside its work, and how many sleeping jobs Ray runs at once.
 
-    python benchmarks/executors.py local|matrix [--jobs 40]
+    python benchmarks/executors.py local|matrix|ray-jobs [--jobs 40]
     python benchmarks/executors.py ray [--workers 1,4,16,64] [--seconds 2]
 
 `local`: jobs that do nothing, in processes of their own, against the time to start and end such a process by hand.
 `matrix`: cells of two seconds, against the time inside the jobs. `ray`: jobs that sleep, on a cluster with as
-many logical CPUs as workers; the speed-up is over one after the other.
+many logical CPUs as workers; the speed-up is over one after the other. `ray-jobs`: `local`'s jobs, on a worker of Ray.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,7 +57,7 @@ def local(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     """Overhead of the local executor."""
     from harness.executors.local import LocalExecutor
 
-    seconds(jobs(1), LocalExecutor(place, 1, run=nothing), place)  # the server starts, and imports
+    seconds(jobs(1), LocalExecutor(place, 1, run=nothing), place)  # the server starts
     context = multiprocessing.get_context("forkserver")
     began = time.perf_counter()
     for _ in range(count):
@@ -74,8 +76,6 @@ def local(place: Place, count: int) -> Iterator[tuple[str, Any]]:
 def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     """Wall-clock of a matrix over the sum of what its jobs took inside."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
-    import os
-
     from cheap_cells import PACKAGE, cheap_grid, cheap_model
 
     os.environ["PYTHONPATH"] = str(PACKAGE)
@@ -104,16 +104,40 @@ def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     yield "ratio", round(total / sum(inside), 3)
 
 
-def ray(place: Place, workers: list[int], each: float, rounds: int = 4) -> Iterator[tuple[str, Any]]:
-    """Speed-up of sleeping jobs."""
+@contextmanager
+def cluster(cpus: int) -> Iterator[None]:
+    """A Ray cluster on this machine."""
     import ray as library
+
+    library.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+                 object_store_memory=80 << 20)  # fmt: skip
+    try:
+        yield
+    finally:
+        library.shutdown()
+
+
+def ray_jobs(place: Place, count: int) -> Iterator[tuple[str, Any]]:
+    """Seconds a job that does nothing, in a process of its own on one worker."""
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    import executors as importable  # in a script, functions have no name that a worker finds
 
     from harness.executors.ray import RayExecutor
     from harness.executors.resources import Resources
 
-    library.init(address="local", num_cpus=max(workers), include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR", object_store_memory=80 << 20)  # fmt: skip
-    try:
+    with cluster(1):
+        seconds(jobs(1), RayExecutor(place, Resources(), run=importable.nothing), place)  # its server starts
+        took = seconds(jobs(count), RayExecutor(place, Resources(), run=importable.nothing), place)
+    yield "jobs", count
+    yield "seconds_a_job", round(took / count, 4)
+
+
+def ray(place: Place, workers: list[int], each: float, rounds: int = 4) -> Iterator[tuple[str, Any]]:
+    """Speed-up of sleeping jobs."""
+    from harness.executors.ray import RayExecutor
+    from harness.executors.resources import Resources
+
+    with cluster(max(workers)):
         for count in workers:
             made = {"slots": count, "run": sleep, "fresh": False}
             seconds(jobs(count, sleep=1.0), RayExecutor(place, Resources(), **made), place)  # its processes start
@@ -121,14 +145,12 @@ def ray(place: Place, workers: list[int], each: float, rounds: int = 4) -> Itera
             speedup = count * rounds * each / took
             yield str(count), {"jobs": count * rounds, "seconds": round(took, 2), "speedup": round(speedup, 2),
                                "of_ideal": round(speedup / count, 3)}  # fmt: skip
-    finally:
-        library.shutdown()
 
 
 def main() -> None:
     """Measure, print, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["local", "matrix", "ray"])
+    parser.add_argument("what", choices=["local", "matrix", "ray", "ray-jobs"])
     parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--workers", default="1,4,16,64")
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -139,7 +161,7 @@ def main() -> None:
         if args.what == "ray":
             figures = dict(ray(place, [int(count) for count in args.workers.split(",")], args.seconds))
         else:
-            figures = dict({"local": local, "matrix": matrix}[args.what](place, args.jobs))
+            figures = dict({"local": local, "matrix": matrix, "ray-jobs": ray_jobs}[args.what](place, args.jobs))
     print(json.dumps(figures, indent=1))
     if args.output:
         before = json.loads(args.output.read_text()) if args.output.exists() else {}

@@ -63,6 +63,10 @@ def _executors(found: dict[str, Any]) -> list[str]:
         one = found["matrix"]
         lines.append(f"`python benchmarks/executors.py matrix`: {one['cells']} cells of about two seconds, one at a "
                      f"time: {one['ratio']} x the time inside their jobs.")  # fmt: skip
+    if "ray-jobs" in found:
+        one = found["ray-jobs"]
+        lines.append(f"`python benchmarks/executors.py ray-jobs`: {one['seconds_a_job']} s a job that does nothing, "
+                     "in a process of its own on a worker of Ray.")  # fmt: skip
     if "ray" in found:
         each = ", ".join(f"{count}: {one['speedup']:.1f}" for count, one in found["ray"].items())
         lines.append(f"`python benchmarks/executors.py ray`: speed-up of sleeping jobs by Ray workers: {each}.")
