@@ -146,6 +146,7 @@ def _summary(cells: list[Any], out: Path) -> str:
 
 
 def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
+    from harness.cache import default_root
     from leaderboards.board import leaderboard
 
     if args.json:
@@ -159,5 +160,6 @@ def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
                 separator = ","
         print("]" if separator == "," else "[]")
         return
-    print_fitting(leaderboard(args.out, cells=True) + "\n")
-    print_fitting(leaderboard(args.out))
+    cache = args.cache or default_root()  # `harness leaderboard` then finds all cells read and ranked
+    print_fitting(leaderboard(args.out, cells=True, cache=cache) + "\n")
+    print_fitting(leaderboard(args.out, cache=cache))

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from cell_cases import SHORT
 
+from harness.cell_files import CellFiles
 from harness.cli.main import main
+from leaderboards.index import Index
 
 QUICK_LOCK = [
     "--set",
@@ -61,6 +63,11 @@ def test_matrix_then_leaderboard_then_verify(place: Path, capsys: pytest.Capture
     assert [r["provenance"]["finished"] for r in json.loads(capsys.readouterr().out)] == [
         r["provenance"]["finished"] for r in records
     ]
+    assert main(command[:-1]) == 0  # with its tables
+    assert "robustness" in capsys.readouterr().out
+    with Index(place / "cache") as index:  # so the first leaderboard need not read them strictly again
+        known = [CellFiles(folder).digest for folder in (place / "results" / "cells").iterdir()]
+        assert len([digest for digest in known if digest and index.get(digest) is not None]) == 4
     cache = ["--cache", str(place / "cache")]
     for kind, sign in (("table", "robustness"), ("markdown", "|"), ("csv", ","), ("latex", r"\begin"), ("json", "[")):
         assert main(["leaderboard", str(place / "results"), "--format", kind, *cache]) == 0
