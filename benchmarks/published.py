@@ -75,7 +75,9 @@ def relearning(record: Record) -> Pair:
     defense: Any = record.spec["defense"]
     if record.name("attack") != "full" or (defense["alpha"], defense["layers"]) != (1e4, "random"):
         return NOTHING
-    base, locked, rate = RELEARNING[_rate(record) or 0.0]
+    if (found := RELEARNING.get(_rate(record) or 0.0)) is None:
+        return NOTHING
+    base, locked, rate = found
     return f"{base:.2f} ({rate})", f"{locked:.2f} ({rate})"
 
 

@@ -69,6 +69,7 @@ class Board:
     def plan(self, jobs: Sequence[Job]) -> None:
         """See `Watcher`."""
         self._waiting = {job.id for job in jobs}
+        self.finished = max(0, self.total - sum(job.kind == "cell" for job in jobs))  # the others were found complete
 
     def started(self, job: Job) -> None:
         """See `Watcher`."""
