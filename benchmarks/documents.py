@@ -21,6 +21,8 @@ import theory_tables
 import reproductions
 from leaderboards.board import leaderboard
 from leaderboards.load import load_results
+from leaderboards.ranking import rank
+from leaderboards.units import with_ends
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "leaderboards" / "results"
@@ -34,6 +36,17 @@ def boards(name: str) -> str:
 def ranking(name: str) -> str:
     """Only the ranking."""
     return leaderboard(RESULTS / name, "markdown")
+
+
+def crossed(name: str) -> str:
+    """Recovery by attack and lock, over all seeds."""
+    rows = rank(load_results(RESULTS / name, utility=False).cells)
+    found = {row.defense: {one.label: with_ends(one.recovery) + (" (collapsed)" if one.collapsed else "")
+                           for one in row.attacks} for row in rows}  # fmt: skip
+    attacks = sorted({label for outcomes in found.values() for label in outcomes})
+    table = [{"attack": label, **{lock: outcomes.get(label, "-") for lock, outcomes in found.items()}}
+             for label in attacks]  # fmt: skip
+    return _table(table, "Recovery by attack and lock, over all seeds, against the best reference of any attack:")
 
 
 def coverage() -> str:
@@ -132,6 +145,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "README.md:ranking": ("README.md", lambda: ranking("tiny")),
     "docs/measured.md:folders": ("docs/measured.md", commands),
     "docs/measured.md:tiny": ("docs/measured.md", lambda: boards("tiny")),
+    "docs/measured.md:everything": ("docs/measured.md", lambda: f"{ranking('everything')}\n{crossed('everything')}"),
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
@@ -145,6 +159,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""
+PAGE = ROOT / "docs" / "board.html"
+"""The published page, of the records of every lock against every attack."""
 
 
 def filled(text: str, tag: str, new: str) -> str:
@@ -161,7 +177,8 @@ def stale() -> dict[Path, str]:
     for key, (name, make) in PARTS.items():
         path = ROOT / name
         texts[path] = filled(texts.get(path, path.read_text()), key.partition(":")[2], make())
-    return {path: text for path, text in texts.items() if text != path.read_text()}
+    texts[PAGE] = leaderboard(RESULTS / "everything", "html")
+    return {path: text for path, text in texts.items() if not path.exists() or text != path.read_text()}
 
 
 def main() -> int:

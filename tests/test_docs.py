@@ -1,6 +1,6 @@
 """The documents: their commands work, their links lead somewhere, their generated parts are current.
 
-Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new,
+Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new, import,
 leaderboard, verify. `run` and `matrix`, which take minutes, run with `--dry-run`: all is resolved, all input checked,
 no model trained. `lock` and `evaluate` have no dry run: their spec is resolved and its inputs checked as they do it.
 Only parsed: `card`, which wants a folder that was really locked, and `verify --rerun`, which runs whole cells.
@@ -40,10 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from harness.testing import byte_tokenizer, random_llama
 
     folder = tmp_path_factory.mktemp("user")
-    random_llama().save_pretrained(folder / "my-llama")
-    byte_tokenizer().save_pretrained(folder / "my-llama")
-    for copy in ("my-llama-locked", "tiny-locked"):
-        shutil.copytree(folder / "my-llama", folder / copy)
+    for name, seed in (("my-llama", 0), ("my-llama-locked", 1)):
+        random_llama(seed=seed).save_pretrained(folder / name)
+        byte_tokenizer().save_pretrained(folder / name)
+    shutil.copytree(folder / "my-llama", folder / "tiny-locked")
     for copy in ("results", "results-a", "results-b", "submission"):
         shutil.copytree(ROOT / "leaderboards" / "results" / "facts", folder / copy)
     (folder / "grid.yaml").write_text("defenses: [none, dlr]\nattacks: [lora]\n")
@@ -73,6 +73,10 @@ def test_every_command_works(command: str, place: Path, monkeypatch: pytest.Monk
     if words[0] == "card" or "--rerun" in words:
         assert parser().parse_args(_dashes(words)).verb == words[0]
         return
+    if "tar.yaml" in command:  # what `import` writes, and `run` reads
+        (place / "tar.yaml").write_text("{model: ./my-llama, defense: {name: external, path: ./my-llama-locked}}")
+        if words[0] == "import":
+            (place / "tar.yaml").unlink()
     before = sorted(path for path in place.rglob("*") if "cache" not in path.parts)
     assert main([*words, *(["--dry-run"] if words[0] in ("run", "matrix") else [])]) == 0
     assert capsys.readouterr().out or any(place.glob("board.*"))
