@@ -91,7 +91,8 @@ def board_page() -> str:
 def fuzzing() -> str:
     """Inputs of the last long run of each fuzz target, and what failed."""
     rows = json.loads((ROOT / "docs" / "data" / "fuzz.json").read_text())["runs"]
-    table = [{"reader": row["target"], "engine": row["engine"], "inputs": f"{row['inputs']:,}".replace(",", " "),
+    table = [{"reader": row["target"], "engine": row["engine"], "seed": row["seed"],
+              "inputs": f"{row['inputs']:,}".replace(",", " "),
               "failures": "; ".join(row["failures"]) or "none", "Python": row["python"]} for row in rows]  # fmt: skip
     return _table(table, f"{sum(row['inputs'] for row in rows):,} inputs in all.".replace(",", " "))
 

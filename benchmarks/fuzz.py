@@ -2,7 +2,8 @@
 
 With atheris (coverage-guided; the extra `fuzz`, not in `all`: it has wheels for some versions of Python only),
 else with `--engine random`, which needs nothing. An input that fails is printed, saved under `tests/crashes`, and from
-then on a test. The counts of a run are added to `docs/data/fuzz.json`.
+then on a test. The counts of a run are added to `docs/data/fuzz.json`, in place of those of the same target, engine and
+seed: equal seeds draw equal inputs.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ CRASHES, DATA = ROOT / "tests" / "crashes", ROOT / "docs" / "data" / "fuzz.json"
 class Counted:
     """A target that counts its inputs and keeps those that fail."""
 
-    def __init__(self, name: str, engine: str, last: int, most: int = 20) -> None:
+    def __init__(self, name: str, engine: str, last: int, seed: int, most: int = 20) -> None:
         from fuzz_targets import TARGETS
 
-        self.name, self.engine, self.target, self.last, self.most = name, engine, TARGETS[name], last, most
+        self.name, self.engine, self.target, self.seed = name, engine, TARGETS[name], seed
+        self.last, self.most = last, most
         self.inputs, self.seen, self.started = 0, set[str](), time.monotonic()
 
     def __call__(self, data: bytes) -> None:
@@ -50,8 +52,8 @@ class Counted:
 
     def figures(self) -> dict[str, object]:
         """What is kept of the run."""
-        return {"target": self.name, "engine": self.engine, "inputs": self.inputs, "failures": sorted(self.seen),
-                "seconds": round(time.monotonic() - self.started), "python": platform.python_version()}  # fmt: skip
+        return {"target": self.name, "engine": self.engine, "seed": self.seed, "inputs": self.inputs,
+                "failures": sorted(self.seen), "seconds": round(time.monotonic() - self.started), "python": platform.python_version()}  # fmt: skip
 
 
 def by_chance(target: Counted, inputs: int, seed: int) -> None:
@@ -78,10 +80,13 @@ def by_coverage(target: Counted, inputs: int, seed: int, corpus: Path) -> None:
 
 
 def save(figures: dict[str, object]) -> None:
-    """Add a run to the figures, in place of an older one of this target and engine."""
+    """Add a run to the figures, in place of an older one of the same inputs."""
+
+    def same(row: dict[str, object]) -> tuple[object, ...]:
+        return row["target"], row["engine"], row["seed"]
+
     rows = json.loads(DATA.read_text())["runs"] if DATA.exists() else []
-    rows = [row for row in rows if (row["target"], row["engine"]) != (figures["target"], figures["engine"])]
-    rows = sorted([*rows, figures], key=lambda row: (row["target"], row["engine"]))
+    rows = sorted([*(row for row in rows if same(row) != same(figures)), figures], key=same)
     DATA.write_text(json.dumps({"runs": rows}, indent=1) + "\n")
 
 
@@ -95,7 +100,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="atheris' inputs, kept between runs")
     options = parser.parse_args()
     if options.engine == "random":
-        by_chance(Counted(options.target, "random", options.inputs), options.inputs, options.seed)
+        by_chance(Counted(options.target, "random", options.inputs, options.seed), options.inputs, options.seed)
         return
     import atheris
 
@@ -107,7 +112,7 @@ def main() -> None:
         import harness.record
         import harness.spec  # noqa: F401
         import leaderboards.verify  # noqa: F401
-    target = Counted(options.target, "atheris", options.inputs)
+    target = Counted(options.target, "atheris", options.inputs, options.seed)
     by_coverage(target, options.inputs, options.seed, options.corpus / options.target)
 
 
