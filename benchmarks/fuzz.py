@@ -53,7 +53,8 @@ class Counted:
     def figures(self) -> dict[str, object]:
         """What is kept of the run."""
         return {"target": self.name, "engine": self.engine, "seed": self.seed, "inputs": self.inputs,
-                "failures": sorted(self.seen), "seconds": round(time.monotonic() - self.started), "python": platform.python_version()}  # fmt: skip
+                "failures": sorted(self.seen), "seconds": round(time.monotonic() - self.started),
+                "python": platform.python_version()}  # fmt: skip
 
 
 def by_chance(target: Counted, inputs: int, seed: int) -> None:
