@@ -15,8 +15,9 @@ from record_factory import make_cell, write_cell
 from harness.errors import UsageError
 from harness.record import ITEMS, LOG, RECORD
 from leaderboards import index as index_module
-from leaderboards import load, rows
+from leaderboards import load, ranking
 from leaderboards.board import leaderboard
+from leaderboards.cell_table import cells_of
 from leaderboards.formats import FORMATS
 from leaderboards.html.page import page
 from leaderboards.index import Index
@@ -58,7 +59,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 
     counted(load, "parse_record", "parsed")
     counted(load, "read_table", "decoded")
-    counted(rows, "_row", "ranked")
+    counted(ranking, "_row", "ranked")
     return count
 
 
@@ -104,7 +105,7 @@ def test_another_standard_suite_is_another_row(
     out: Path, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaderboard(out, cache=tmp_path)
-    monkeypatch.setattr(rows, "suite_attacks", lambda: ("lora",))
+    monkeypatch.setattr(ranking, "suite_attacks", lambda: ("lora",))
     done(work)
     assert leaderboard(out, cache=tmp_path) == leaderboard(out)
     assert done(work) == (4, 4 + 4, 4)  # with the cache the rows and what they need, without it all
@@ -113,15 +114,15 @@ def test_another_standard_suite_is_another_row(
 @pytest.mark.parametrize("folder", ["tiny", "locks", "facts", "memory"])
 def test_published_records_look_the_same_cold_warm_and_read_as_objects(folder: str, tmp_path: Path) -> None:
     objects = load_results(PUBLISHED / folder)  # every item an object, as `harness verify` reads them
-    ranked = rows.rank(objects.cells)
+    ranked = ranking.rank(objects.cells)
     assert all(isinstance(cell.items, list) for cell in objects.cells)
     for _ in ("cold", "warm"):
         with Index(tmp_path) as index:
             results = load_results(PUBLISHED / folder, utility=False, index=index)
-            found = rows.rank(results.cells, index)
+            found = ranking.rank(results.cells, index)
         assert [row.model_dump_json() for row in found] == [row.model_dump_json() for row in ranked]
         assert [cell.record for cell in results.cells] == [cell.record for cell in objects.cells]
-        assert rows.cells_of(results.cells) == rows.cells_of(objects.cells)
+        assert cells_of(results.cells) == cells_of(objects.cells)
         assert page(results, rows=found) == page(objects, rows=ranked)
 
 
@@ -186,7 +187,7 @@ def test_files_that_change_between_reading_and_ranking_are_named(out: Path, tmp_
         path = sorted(out.glob("cells/*/items.parquet"))[0]
         path.write_bytes(path.read_bytes() + b"\0")
         with pytest.raises(UsageError, match="changed while it was read"):
-            rows.rank(results.cells, index)
+            ranking.rank(results.cells, index)
 
 
 def test_an_index_does_not_vouch_for_utility(out: Path, tmp_path: Path) -> None:
