@@ -1,7 +1,7 @@
 """What the machinery costs: seconds a job beside its work, and how many sleeping jobs Ray runs at once.
 
     python benchmarks/executors.py local|matrix|ray-jobs [--jobs 40]
-    python benchmarks/executors.py ray [--workers 1,4,16,64] [--seconds 2]
+    python benchmarks/executors.py ray [--workers 16,64] [--seconds 20]
 
 `local`: jobs that do nothing, in processes of their own, against the time to start and end such a process by hand.
 `matrix`: cells of two seconds, against the time inside the jobs. `ray`: jobs that sleep, on a cluster with as
@@ -140,7 +140,7 @@ def ray(place: Place, workers: list[int], each: float, rounds: int = 4) -> Itera
     with cluster(max(workers)):
         for count in workers:
             made = {"slots": count, "run": sleep, "fresh": False}
-            seconds(jobs(count, sleep=1.0), RayExecutor(place, Resources(), **made), place)  # its processes start
+            seconds(jobs(count, sleep=each), RayExecutor(place, Resources(), **made), place)  # its processes start
             took = seconds(jobs(count * rounds, sleep=each), RayExecutor(place, Resources(), **made), place)
             speedup = count * rounds * each / took
             yield str(count), {"jobs": count * rounds, "seconds": round(took, 2), "speedup": round(speedup, 2),
@@ -152,8 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["local", "matrix", "ray", "ray-jobs"])
     parser.add_argument("--jobs", type=int, default=40)
-    parser.add_argument("--workers", default="1,4,16,64")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--workers", default="16,64")
+    parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("-o", "--output", type=Path, help="JSON; other figures in it are kept")
     args = parser.parse_args()
     with TemporaryDirectory(prefix="executors-") as name:
