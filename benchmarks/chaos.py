@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
+from processes import alive, children, command_line, descendants
 
 from harness.record import read_record
 
@@ -182,46 +183,6 @@ class Chaos:
 
 
 _SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def parents() -> dict[int, int]:
-    """Parent of every process."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def children(pid: int) -> set[int]:
-    """Processes that `pid` started."""
-    return {child for child, parent in parents().items() if parent == pid}
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes below `pid`."""
-    of, found = parents(), {pid}
-    while more := {child for child, parent in of.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {pid})
-
-
-def command_line(pid: int) -> bytes:
-    """What a process was started with; empty when it is gone."""
-    try:
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def main() -> int:

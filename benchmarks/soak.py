@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
-from chaos import command_line, descendants
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
+from processes import command_line, descendants
 
 MIB = 1 << 20
 

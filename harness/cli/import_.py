@@ -34,9 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="YAML for --config of run and matrix; "
                         "default CHECKPOINT's name with .yaml, here")  # fmt: skip
     group = parser.add_argument_group("where")
-    group.add_argument("--data-dir", type=options.folder, metavar="DIR", help="the data pack; default HARNESS_DATA")
-    group.add_argument("--cache", type=options.folder, metavar="DIR",
-                       help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
+    options.add_data_option(group)
+    options.add_cache_option(group)
     group.add_argument("--quiet", "-q", action="store_true", help="no progress on stderr")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli.options import folder
+from harness.cli import options
 from harness.cli.terminal import print_fitting
 
 HELP = "rank the locks over all records in a folder"
@@ -25,8 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="default table")
     parser.add_argument("--cells", action="store_true", help="one row a cell instead of one a lock (html has both)")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="write here instead of stdout")
-    parser.add_argument("--cache", type=folder, metavar="DIR",
-                        help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
+    options.add_cache_option(parser)
     parser.add_argument("--no-cache", action="store_true", help="read and rank everything, whatever was found before")
 
 

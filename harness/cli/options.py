@@ -49,10 +49,20 @@ def add_place_options(parser: argparse.ArgumentParser, *, out_default: Path | No
     default = Path(os.environ["HARNESS_OUT"]) if out_default and os.environ.get("HARNESS_OUT") else out_default
     text = "folder of results; default HARNESS_OUT, else results" if out_default else "output folder"
     group.add_argument("--out", "--output-path", "-o", type=folder, metavar="DIR", default=default, help=text)
-    group.add_argument("--data-dir", type=folder, metavar="DIR", help="the data pack; default HARNESS_DATA")
-    group.add_argument("--cache", type=folder, metavar="DIR",
-                       help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
+    add_data_option(group)
+    add_cache_option(group)
     group.add_argument("--quiet", "-q", action="store_true", help="no progress on stderr")
+
+
+def add_data_option(parser: argparse._ActionsContainer) -> None:
+    """Where the data pack is."""
+    parser.add_argument("--data-dir", type=folder, metavar="DIR", help="the data pack; default HARNESS_DATA")
+
+
+def add_cache_option(parser: argparse._ActionsContainer) -> None:
+    """Where the cache is."""
+    parser.add_argument("--cache", type=folder, metavar="DIR",
+                        help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
 
 
 def add_worker_option(parser: argparse.ArgumentParser) -> None:

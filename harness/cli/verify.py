@@ -32,9 +32,8 @@ exit status 1 when there is a mismatch
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that harness run or matrix wrote")
-    parser.add_argument("--data-dir", type=options.folder, metavar="DIR", help="the data pack; default HARNESS_DATA")
-    parser.add_argument("--cache", type=options.folder, metavar="DIR",
-                        help="cache of shared work; default HARNESS_CACHE, else the user's cache")  # fmt: skip
+    options.add_data_option(parser)
+    options.add_cache_option(parser)
     parser.add_argument("--quick", action="store_true", help="only what follows from the records' own files")
     parser.add_argument("--rerun", type=int, metavar="N", default=0,
                         help="run N complete cells, drawn at random, again and compare their scores; takes as long as "

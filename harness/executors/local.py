@@ -163,14 +163,16 @@ def in_own_process(run: Work, preload: Iterable[str], job: Job, place: Place, pr
 def _no_main() -> Iterator[None]:
     """Without the file of `__main__`: a new process would run it first, and a worker's is the cluster's library."""
     main = vars(sys.modules["__main__"])
-    kept = {name: main.pop(name) for name in ("__file__",) if name in main}
+    file = main.pop("__file__", None)
     try:
         yield
     finally:
-        main.update(kept)
+        if file is not None:
+            main["__file__"] = file
 
 
 def _with_environment(run: Work, environment: dict[str, str], job: Job, place: Place, progress: Progress) -> Ended:
+    os.environ.clear()
     os.environ.update(environment)  # which GPU, how many threads: before a library looks
     return run(job, place, progress)
 

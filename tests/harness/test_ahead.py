@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cell_cases import QUICK
+from processes import children, command_line
 
 from harness.ahead import pieces
 from harness.cache import Cache
@@ -116,7 +117,7 @@ def test_what_fails_in_a_worker_is_recorded_as_if_alone(spec: Spec, tmp_path: Pa
 def test_workers_end_with_a_killed_parent_and_the_next_run_finishes(spec: Spec, tmp_path: Path) -> None:
     words = command(spec, tmp_path / "killed", 2)
     parent = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (workers := children(parent.pid)):
+    while not (workers := spawned(parent.pid)):
         assert parent.poll() is None
         time.sleep(0.1)
     parent.send_signal(signal.SIGKILL)
@@ -128,19 +129,9 @@ def test_workers_end_with_a_killed_parent_and_the_next_run_finishes(spec: Spec, 
     assert record(words)[0].status == "complete"
 
 
-def children(pid: int) -> list[int]:
+def spawned(pid: int) -> list[int]:
     """Python processes that multiprocessing started for `pid`, its resource tracker left out."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, IndexError):
-            continue
-    return found
+    return [child for child in children(pid) if b"spawn_main" in command_line(child)]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
+from processes import alive, descendants
 
 from harness.record import Record, read_record
 
@@ -92,24 +93,3 @@ def test_a_killed_command_leaves_nobody_behind_and_two_share_what_is_left(model:
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-
-
-def alive(pid: int) -> bool:
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes below `pid`."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {pid})

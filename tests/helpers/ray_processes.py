@@ -31,17 +31,10 @@ def hang(job: Job, place: Place, progress: Progress) -> Ended:
     return Ended(job=job.id, how="done")
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def main() -> None:
     """Stop a job that hangs, then run two that end."""
     import ray
+    from processes import alive
     from ray_processes import hang as importable
 
     from harness.executors.ray import RayExecutor
