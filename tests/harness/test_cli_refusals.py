@@ -182,16 +182,22 @@ def test_every_model_of_a_matrix_is_loaded_before_the_first_cell(saved: Path, tm
 ROW = b'{"question": "1 + 1?", "answer": "2 #### 2"}\n'
 
 
+def packed(data: bytes) -> bytes:
+    """gzip of `data`, the same bytes at every time: a parameter that names the second is another test in each of xdist's workers."""
+    return gzip.compress(data, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("train", "test", "names"),
     [
         (b"", b"", "gsm8k_train.jsonl.gz is empty"),
-        (gzip.compress(b""), gzip.compress(ROW), "gsm8k_train.jsonl.gz is empty"),
-        (gzip.compress(ROW), gzip.compress(b""), "gsm8k_test.jsonl.gz is empty"),
-        (gzip.compress(b'{"question": '), gzip.compress(ROW), "is damaged"),
-        (gzip.compress(ROW)[:-12], gzip.compress(ROW), "is damaged"),
-        (gzip.compress(b'{"q": "x"}\n'), gzip.compress(ROW), "'question'"),
+        (packed(b""), packed(ROW), "gsm8k_train.jsonl.gz is empty"),
+        (packed(ROW), packed(b""), "gsm8k_test.jsonl.gz is empty"),
+        (packed(b'{"question": '), packed(ROW), "is damaged"),
+        (packed(ROW)[:-12], packed(ROW), "is damaged"),
+        (packed(b'{"q": "x"}\n'), packed(ROW), "'question'"),
     ],
+    ids=["both empty", "empty train", "empty test", "half a row", "cut file", "row without a question"],
 )
 def test_a_task_without_whole_data_is_refused(
     train: bytes, test: bytes, names: str, here: Path, capsys: pytest.CaptureFixture[str]
@@ -205,7 +211,7 @@ def test_a_task_without_whole_data_is_refused(
 def test_an_empty_text_and_an_empty_utility_task_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, file in (("text", "tinyshakespeare.txt.gz"), ("mc", "piqa_validation.jsonl.gz")):
         (here / "data" / folder).mkdir(parents=True)
-        (here / "data" / folder / file).write_bytes(gzip.compress(b""))
+        (here / "data" / folder / file).write_bytes(packed(b""))
     data = ["--data-dir", "data"]
     assert "is empty" in refusal(["run", "--set", "corpus=shakespeare", *data], capsys)
     assert "is empty" in refusal(["evaluate", "--tasks", "pack_piqa", *data], capsys)
