@@ -47,7 +47,14 @@ def soap(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def psgd_kron(params: Params, settings: TrainSettings) -> torch.optim.Optimizer:
-    """PSGD with a triangular preconditioner for each side."""
+    """PSGD with a triangular preconditioner for each side.
+
+    Raises:
+        Unavailable: opt_einsum is missing. Without it torch multiplies the preconditioners of a convolution out, all
+            sides at once, before the gradient meets one of them: thousands of times the work.
+    """
+    if not torch.backends.opt_einsum.is_available():
+        raise Unavailable("optim=psgd_kron needs opt_einsum (pip install 'lockbench[optim]')")
     optimizer: torch.optim.Optimizer = library("psgd_kron").Kron(
         params, lr=settings.learning_rate, momentum=settings.adam_beta1, weight_decay=settings.weight_decay,
         max_size_triangular=WIDEST)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.curvature import HESSIAN_DIAGONAL
 from harness.errors import Unavailable, UsageError
@@ -43,6 +44,24 @@ def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
     expected, real = expected_state_bytes(name, params), state_bytes(optimizer)
     # step counters and quantization maps (2 x 256 floats, shared) are the only things not foretold
     assert expected <= real <= expected + 16 * len(params) + (2048 if name == "adamw_8bit" else 0)
+
+
+@pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
+def test_a_step_on_a_convolution_costs_no_more_than_its_sides_cubed(name: str) -> None:
+    """Multiplied out in the order in which they are written, the four sides' preconditioners take 1.7e8 operations here."""
+    p = torch.nn.Parameter(torch.zeros(16, 8, 3, 3))
+    optimizer = build_optimizer(name, [p], TrainSettings())
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(2):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+            optimizer.step()
+    assert counter.get_total_flops() < 2 * 40 * p.numel() * sum(p.shape)
+
+
+def test_without_a_planner_of_products_psgd_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.opt_einsum.is_available", lambda: False)
+    with pytest.raises(Unavailable, match="opt_einsum"):
+        build_optimizer("psgd_kron", [torch.nn.Parameter(torch.zeros(2, 2))], TrainSettings())
 
 
 @pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
