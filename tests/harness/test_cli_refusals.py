@@ -183,7 +183,7 @@ ROW = b'{"question": "1 + 1?", "answer": "2 #### 2"}\n'
 
 
 def packed(data: bytes) -> bytes:
-    """gzip of `data`, the same bytes at every time: a parameter that names the second is another test in each of xdist's workers."""
+    """gzip of `data` without the time: the workers of xdist must agree on what the tests are."""
     return gzip.compress(data, mtime=0)
 
 

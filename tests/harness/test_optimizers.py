@@ -48,7 +48,7 @@ def test_it_trains_and_its_state_is_as_billed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
 def test_a_step_on_a_convolution_costs_no_more_than_its_sides_cubed(name: str) -> None:
-    """Multiplied out in the order in which they are written, the four sides' preconditioners take 1.7e8 operations here."""
+    """Multiplied out as they are written, the preconditioners of its four sides take 1.7e8 operations here."""
     p = torch.nn.Parameter(torch.zeros(16, 8, 3, 3))
     optimizer = build_optimizer(name, [p], TrainSettings())
     with FlopCounterMode(display=False) as counter:
