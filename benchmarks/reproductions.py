@@ -62,7 +62,7 @@ class Reproduction:
         found, rows = robustness(group), []
         for cell in sorted(group, key=lambda cell: order(cell.record)):
             record = cell.record
-            ours = [number(record.score.reference), number(record.score.attacked), recovered(record, found)]
+            ours = [number(record.score.reference), number(record.score.attacked), recovered(record, found, group)]
             rows.append([record.name("task"), self._attack(record), *self.said(record), *ours,
                          *(show(record) for _, show in self.more)])  # fmt: skip
         return rows
@@ -120,14 +120,21 @@ def inflation(log: Path) -> str:
     return f"lock: top singular values {values[0]}, sharpness {values[1]}"
 
 
-def recovered(record: Record, found: Robustness) -> str:
-    """Recovery against the best reference of the group, the strongest attack in bold; or why there is none."""
+def recovered(record: Record, found: Robustness, group: Sequence[Cell]) -> str:
+    """Recovery against the best reference of the group, the strongest attack in bold; or why there is none.
+
+    What does not count for a fault of the attack is shown with the fault's name: it may be the lock that is at fault.
+    """
     outcome = next((one for one in found.attacks if record.id in one.ids), None)
     if outcome is None:
         why = next((one.reason for one in found.excluded if one.id == record.id), record.status)
         if "secret" in why:
             return f"{number(record.recovery)} (owner)"
-        return why.partition(":")[0].replace("_", "\\_")
+        best = max((cell.record.score.reference.value for cell in group
+                    if cell.record.score.reference.value is not None), default=None)  # fmt: skip
+        base, attacked = record.score.base.value, record.score.attacked.value
+        value = "" if None in (best, base, attacked) or best <= base else f"{(attacked - base) / (best - base):.2f}, "
+        return f"({value}not counted: {why.partition(':')[0]})".replace("_", "\\_")
     value = "undefined" if outcome.recovery.value is None else number(outcome.recovery)
     value = f"**{value}**" if outcome.label == found.worst_attack else value
     return value + (", collapsed" if outcome.collapsed else "")

@@ -158,7 +158,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
         lock_seconds=_mean(r.cost.lock.seconds for r in records if r.cost.lock),
         kept_bytes_ratio=max(filter(None, map(kept_ratio, counted)), default=None),
         cost_to_recover={f"{level:g}": _cheapest(counted, f"{level:g}") for level in THRESHOLDS},
-        **_named(result), excluded=result.excluded, warnings=warnings(result, counted),
+        **_named(result), excluded=result.excluded, warnings=warnings(result, records),
     )  # fmt: skip
 
 

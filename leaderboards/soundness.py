@@ -18,8 +18,30 @@ def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
         result: the ranking of these records' attacks.
         records: the records, whatever their outcome.
     """
-    targets = {record.id: record.provenance.targets for record in records}
-    return [*superset_warnings(result.attacks, targets), *collapse_warnings(result)]
+    ranked = {cell for outcome in result.attacks for cell in outcome.ids}
+    targets = {record.id: record.provenance.targets for record in records if record.id in ranked}
+    return [*superset_warnings(result.attacks, targets), *collapse_warnings(result),
+            *uncounted_warnings(result, records)]  # fmt: skip
+
+
+def uncounted_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
+    """Attacks that do not count for a fault of theirs, and went further all the same than all that count.
+
+    A lock may move the learning rate that works: what it moves it to then teaches the base nothing, so the attack is
+    taken for a broken one. It is none. A search, which finds a rate for either model, would count.
+    """
+    found, by_id = [], {record.id: record for record in records}
+    ranked = [by_id[cell].score.attacked for outcome in result.attacks for cell in outcome.ids if cell in by_id]
+    best = max((score.value for score in ranked if score.value is not None), default=None)
+    for one in result.excluded:
+        record = by_id.get(one.id)
+        if record is None or not record.errors or record.provenance.knowledge == "secret":
+            continue
+        reached, gained = record.score.attacked.value, record.gain.low
+        if reached is not None and gained is not None and gained > 0 and (best is None or reached > best):
+            found.append(f"{one.attack} does not count ({record.errors[0].flag}), yet it gained more than every attack "
+                         "that counts: the row may flatter the lock; search the attack's learning rate")  # fmt: skip
+    return found
 
 
 def superset_warnings(outcomes: Sequence[AttackOutcome], targets: Mapping[str, Sequence[str]]) -> list[str]:

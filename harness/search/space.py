@@ -101,8 +101,9 @@ class Choice(Settings):
 Distribution = Annotated[Uniform | LogUniform | Integers | Choice, Field(discriminator="kind")]
 Space = dict[str, Distribution]
 
-LEARNING_RATES = LogUniform(low=1e-6, high=1.0)
-"""Six decades: wide enough for SGD and for a lock that scales gradients, so that no edge of it flatters a lock."""
+LEARNING_RATES = LogUniform(low=1e-9, high=1.0)
+"""Nine decades, so that no edge of it flatters a lock: SGD wants the upper ones, and a lock that inflates gradients by
+1e4 falls to a rate of 2e-7 (docs/reproductions.md, the relearning grid)."""
 OPTIMIZERS = ("adamw_torch", "muon", "adafactor", "sgd")
 """One of each family; tried where an attack takes any optimizer."""
 

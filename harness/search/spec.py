@@ -21,7 +21,8 @@ class SearchSpec(Settings):
     trials: int = Field(0, ge=0, le=10_000)
     """Trials, the settings as given among them; 0 is no search. Unset, it is `budget.trials`."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """How settings are proposed: Optuna's tree-structured Parzen estimator, or at random."""
+    """How settings are proposed: Optuna's tree-structured Parzen estimator, after learning rates by powers of ten from
+    the one given; or at random."""
     pruner: bool = True
     """Stop a trial whose trajectory is below the median of those that were finished."""
     space: Space = Field(default_factory=dict)

@@ -20,7 +20,7 @@ from harness.search.curve import SearchCurve, Trial, curve
 from harness.search.run import run_trials
 from harness.search.space import Choice, Integers, LogUniform, Uniform
 from harness.search.spec import SearchSpec
-from harness.search.study import JOURNAL, Study
+from harness.search.study import JOURNAL, Study, first_trials
 from harness.spec import Spec, layers, resolve
 
 GIVEN = {"name": "made_up", "rate": 1e-5, "batch": 8, "warmup": 0.05, "depth": 3}
@@ -154,6 +154,28 @@ def test_the_settings_as_given_come_first_and_the_search_beats_them(tmp_path: Pa
         assert 1e-6 <= trial.params["rate"] <= 1.0
         assert trial.params["batch"] in (4, 8, "all")
         assert trial.params["depth"] in range(1, 10)
+
+
+@pytest.mark.parametrize(("trials", "factors"), [(1, [1]), (3, [1]), (8, [1, 0.1, 0.01, 1e-4]),
+                                                 (40, [1, 0.1, 0.01, 1e-4, 10, 1e-3, 1e-5])])  # fmt: skip
+def test_a_guided_search_begins_with_other_learning_rates(tmp_path: Path, trials: int, factors: list[float]) -> None:
+    space = {"learning_rate": LogUniform(low=1e-9, high=1.0), "batch": Choice(values=(4, 8))}
+    given = {**GIVEN, "learning_rate": 3e-3}
+    study = Study(tmp_path, SearchSpec(trials=trials, space=space), 1, given)
+    params = [trial.params for trial in run_trials(study, trials, Budget(), lambda params, meter, report: 0.0)]
+    first, rest = params[: len(factors)], [each["learning_rate"] for each in params[len(factors) :]]
+    assert [each["learning_rate"] for each in first] == pytest.approx([3e-3 * factor for factor in factors])
+    assert {each["batch"] for each in first} == {8}
+    assert len(set(rest)) == len(rest)
+    assert not set(rest) & {each["learning_rate"] for each in first}
+
+
+def test_rates_out_of_the_space_are_not_tried_and_a_random_search_begins_at_random(tmp_path: Path) -> None:
+    space = {"learning_rate": LogUniform(low=1e-4, high=1e-2)}
+    assert [each["learning_rate"] for each in first_trials({"learning_rate": 3e-3}, SearchSpec(space=space))] == (
+        pytest.approx([3e-3, 3e-4]))  # fmt: skip
+    random = SearchSpec(space=space, sampler="random")
+    assert first_trials({"learning_rate": 3e-3}, random) == [{"learning_rate": 3e-3}]
 
 
 def test_pruned_trials_count_and_cost_what_they_used(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_the_budget_covers_search_and_attack_together(model: str, workshop: Work
 
 
 def test_a_trial_that_needs_too_much_memory_fails_alone(model: str, workshop: Workshop) -> None:
-    wide = {"trials": 4, "pruner": False,
+    wide = {"trials": 4, "pruner": False, "sampler": "random",
             "space": {"per_device_train_batch_size": {"kind": "choice", "values": [2, 512]}}}  # fmt: skip
     found = search_once(spec_of(model, search=wide, budget="memory=20MiB"), workshop)
     outcomes = {trial.params["per_device_train_batch_size"]: trial.outcome for trial in found.trials}

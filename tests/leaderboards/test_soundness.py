@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from record_factory import make_cell
 
+from harness.sections import Flag
 from leaderboards.load import Results
 from leaderboards.ranking import rank
 from leaderboards.rows import board_rows
@@ -55,6 +56,24 @@ def test_a_lock_whose_every_attack_collapsed_for_nothing_is_not_called_safe() ->
     (text,) = warned(cell("full", -0.4, FULL, attacked_utility=0.5))
     assert text.startswith("the worst attack, full, collapsed")
     assert warned(cell("full", 0.4, FULL, attacked_utility=0.5)) == []
+
+
+IDLE = (Flag(flag="loss_not_falling", severity="error", detail="reference: the loss went from 4.1 to 4.2"),)
+
+
+def test_an_attack_that_does_not_count_and_went_further_is_named() -> None:
+    (text,) = warned(cell("full", 0.1, FULL), cell("slow", 0.8, FULL, flags=IDLE))
+    assert text.startswith("slow does not count (loss_not_falling), yet it gained more")
+    (text,) = warned(cell("slow", 0.8, FULL, flags=IDLE))
+    assert text.startswith("slow does not count")
+
+
+@pytest.mark.parametrize("other", [
+    cell("slow", 0.3, FULL, flags=IDLE), cell("slow", 0.8, FULL, flags=IDLE, knowledge="secret"),
+    cell("slow", 0.8, FULL, status="failed")])  # fmt: skip
+def test_one_that_went_less_far_or_knew_the_secret_is_not(other: Any) -> None:
+    assert warned(cell("full", 0.5, FULL), other) == []
+    assert warned(cell("full", 0.5, FULL), cell("slow", -0.4, FULL, flags=IDLE)) == []
 
 
 def test_containment_is_by_whole_path_components() -> None:
