@@ -135,6 +135,19 @@ def speed() -> str:
     return f"{_table(pairs, best)}\n\n{_table(stages, note)}"
 
 
+def spectral_step() -> str:
+    """What SpecDef's spectral term adds to a training step, beside a full SVD and the teacher's pass."""
+    found = json.loads((ROOT / "docs" / "data" / "specdef_step.json").read_text())
+    time, flops = found["time_ratio"], found["flop_ratio"]
+    names = {"specdef": f"the term, k = {found['k']}", "svd": "an SVD of every matrix", "teacher": "the KL's teacher"}
+    rows = [{"on top of a plain step": names[key], "time of the step": f"{time[key]:.2f} x",
+             "FLOPs of the step": f"{flops[key]:.3f} x"} for key in names]  # fmt: skip
+    cheaper = (time["svd"] - 1) / (time["specdef"] - 1)
+    note = (f"{found['model']}: {found['matrices']} matrices, {found['tokens']} tokens, {found['threads']} thread, "
+            f"{found['repeats']} pairs in turns. The term takes 1/{cheaper:.0f} of the SVD's time.")  # fmt: skip
+    return _table(rows, note)
+
+
 def _table(rows: list[dict[str, Any]], note: str) -> str:
     from tabulate import tabulate
 
@@ -150,6 +163,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
+    "docs/locks/specdef.md:step": ("docs/locks/specdef.md", spectral_step),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
     "docs/measured.md:speed": ("docs/measured.md", speed),
     "docs/measured.md:board_page": ("docs/measured.md", board_page),
