@@ -1,0 +1,83 @@
+"""Longer attacks, until more steps bring nothing: which lengths are run, which is kept, and who pays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from attack_cases import build, context, released
+
+from harness.bill import Bill
+from harness.training import TrainResult, TrajectoryPoint
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> list[dict[str, torch.Tensor]]:
+    """Training that ends at the score of its length and sets every weight to that score; what each run started from."""
+    starts: list[dict[str, torch.Tensor]] = []
+
+    def finetune(model: Any, tokenizer: Any, where: Any, settings: Any, **options: Any) -> TrainResult:
+        starts.append({name: value.detach().clone() for name, value in model.named_parameters()})
+        steps = settings.max_steps
+        where.meter.charge(Bill(steps=steps, tokens=10 * steps, forward_flops=steps))
+        with torch.no_grad():
+            for value in model.parameters():
+                value.fill_(scores[steps])
+        points = [TrajectoryPoint(step=step, tokens=0, flops=where.meter.total.flops - steps + step, score=score)
+                  for step, score in ((0, 0.0), (steps, scores[steps]))]  # fmt: skip
+        return TrainResult(steps=steps, losses=[1.0, 0.5], trajectory=points)
+
+    monkeypatch.setattr("harness.finetune.finetune", finetune)
+    return starts
+
+
+@pytest.mark.parametrize(("scores", "lengths", "chosen"), [
+    ({10: 1.0, 20: 2.0, 40: 2.03125}, [10, 20, 40], 2),
+    ({10: 1.0, 20: 2.0, 40: 1.5}, [10, 20, 40], 1),
+    ({10: 1.0, 20: 2.0, 40: 3.0, 80: 4.0}, [10, 20, 40, 80], 3),
+    ({10: 1.0, 20: 0.5}, [10, 20], 0),
+    ({10: -1.0, 20: -0.5, 40: 3.0, 80: 3.0}, [10, 20, 40, 80], 2),
+])  # fmt: skip
+def test_it_doubles_until_that_brings_nothing_and_keeps_the_best(
+    scores: dict[int, float], lengths: list[int], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, where, model = scripted(monkeypatch, scores), context(), released("llama")
+    untouched = {name: value.detach().clone() for name, value in model.model.named_parameters()}
+    result = build("until_flat", max_steps=10, doublings=3).attack(model, where)
+    assert [run["steps"] for run in result.report["runs"]] == lengths
+    assert result.report["chosen"] == chosen
+    assert all(torch.equal(start[name], value) for start in starts for name, value in untouched.items())
+    assert {float(value) for p in result.model.parameters() for value in p.unique()} == {scores[lengths[chosen]]}
+    assert where.meter.bills["attack"].steps == sum(lengths)
+    steps = [point.step for point in result.training.trajectory]
+    assert steps == [sum(lengths[:index]) for index in range(chosen + 2)]
+    flops = [point.flops for point in result.training.trajectory]
+    assert flops == sorted(flops)
+
+
+@pytest.mark.parametrize(("budget", "lengths"), [
+    ("steps=25", [10]), ("steps=30", [10, 20]), ("steps=69", [10, 20]), ("steps=70", [10, 20, 40]),
+    ("tokens=299", [10]), ("tokens=300", [10, 20]), ("flops=30", [10, 20]), ("flops=29", [10]),
+])  # fmt: skip
+def test_a_budget_without_room_for_twice_as_much_ends_it(
+    budget: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, {10: 1.0, 20: 2.0, 40: 4.0, 80: 8.0})
+    result = build("until_flat", max_steps=10, doublings=3).attack(released("llama"), context(budget=budget))
+    assert [run["steps"] for run in result.report["runs"]] == lengths
+
+
+def test_without_a_probe_the_loss_says_when_it_is_flat() -> None:
+    where = dataclasses.replace(context(), probe=None)
+    result = build("until_flat", max_steps=4, doublings=2).attack(released("llama"), where)
+    assert [run["steps"] for run in result.report["runs"]][:2] == [4, 8]
+    assert result.training.trajectory == []
+
+
+def test_one_run_is_full_fine_tuning() -> None:
+    from harness.models.digest import weights_digest
+
+    once = build("until_flat", doublings=0).attack(released("llama"), context())
+    plain = build("full").attack(released("llama"), context())
+    assert weights_digest(once.model) == weights_digest(plain.model)
