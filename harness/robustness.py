@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from harness.control_bases import on_one_base
 from harness.files import canonical_json
 from harness.items import Item, Scores
 from harness.record import Record
@@ -106,10 +107,13 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     """
     known = {} if known is None else known
     by_attack, memory, excluded = _sort(cells, labels([attack_of(cell.record) for cell in cells]))
-    measured = {label: _merge(group) for label, group in by_attack.items()}
+    scored = [cell for group in (*by_attack.values(), *memory.values()) for cell in group if "base" in cell.models]
+    models_of = on_one_base(scored)
+    measured = {label: _merge([models_of[cell.record.id] for cell in group]) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
-    references |= {label: models["reference"] for label, group in memory.items()
-                   if label not in references and "reference" in (models := _merge(group))}  # fmt: skip
+    starved = {label: _merge([models_of.get(cell.record.id, {}) for cell in group]) for label, group in memory.items()}
+    references |= {label: models["reference"] for label, models in starved.items()
+                   if label not in references and "reference" in models}  # fmt: skip
     best = max(references, key=lambda label: _mean(references[label]), default=None)
     referring = by_attack.get(best) or memory[best] if best else []
     outcomes = []
@@ -207,18 +211,19 @@ def _other_ground(ground: tuple[Record, Scores], record: Record, base: Scores) -
     """Why a cell cannot be compared with the others: another base, or other items."""
     first, scores = ground
     ours, theirs = record.provenance.weights.base, first.provenance.weights.base
-    if ours and theirs and ours != theirs:
+    controls = record.model.control and first.model.control  # every root seed of a lock that pretrains has its own
+    if ours and theirs and ours != theirs and not (controls and record.spec["seed"] != first.spec["seed"]):
         return f"its base has other weights than that of cell {first.id}"
     if base.items != scores.items or (base.weights != scores.weights).any():
         return f"it was scored on other items than cell {first.id}"
     return None
 
 
-def _merge(cells: Sequence[Cell]) -> dict[str, Scores]:
-    """One set of models from cells that differ in their root seed; a seed that two cells share counts once."""
+def _merge(cells: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """One set of models from those of cells that differ in their root seed; a seed that two share counts once."""
     merged: dict[str, Scores] = {}
-    for cell in cells:
-        for side, model in cell.models.items():
+    for models in cells:
+        for side, model in models.items():
             have = merged.get(side)
             if have is None:
                 merged[side] = model

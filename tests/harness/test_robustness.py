@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-import pytest
-from record_factory import make_cell, make_items
+import dataclasses
+from typing import Any
 
-from harness.robustness import label_of, labels, robustness
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from record_factory import METRIC, make_cell, make_items
+
+from harness.control_bases import on_one_base
+from harness.provenance import Weights
+from harness.robustness import Cell, label_of, labels, robustness
 from harness.sections import Flag
 
 ERROR = (Flag(flag="unmoved", severity="error", detail="x"),)
@@ -108,3 +115,56 @@ def test_labels_tell_settings_apart() -> None:
     choices = [{"name": "lora", "r": 8, "alpha": 1}, {"name": "lora", "r": 16, "alpha": 1}, {"name": "full"}]
     known = labels(choices)
     assert [label_of(known, choice) for choice in choices] == ["lora (r=8)", "lora (r=16)", "full"]
+
+
+def controlled(
+    seed: int, *, digest: str, control: str | None = "control of pmp", shift: float = 0.0, **effects: Any
+) -> Cell:
+    """A cell of a lock that pretrains: its base is a control of its own, `shift` better than another seed's."""
+    items = [dataclasses.replace(row, score=row.score + shift * (row.metric == METRIC)) for row in make_items(
+        seeds=(10 * seed + 1, 10 * seed + 2), rng=seed, **effects)]  # fmt: skip
+    cell = make_cell(defense="pmp", seed=seed, items=items)
+    provenance = cell.record.provenance.model_copy(update={"weights": Weights(base=digest * 64)})
+    model = cell.record.model.model_copy(update={"control": control})
+    return Cell(cell.record.model_copy(update={"provenance": provenance, "model": model}), items)
+
+
+def test_seeds_of_a_lock_that_pretrains_count_together_though_each_has_its_own_base() -> None:
+    cells = [controlled(seed, digest="abc"[seed], recovery=r, noise=0.001) for seed, r in enumerate((0.4, 0.5, 0.6))]
+    found = robustness(cells)
+    assert found.excluded == []
+    (outcome,) = found.attacks
+    assert len(outcome.ids) == 3
+    assert outcome.recovery.n_seeds == 6
+    assert outcome.recovery.value == pytest.approx(0.5, abs=0.01)
+    alone = robustness(cells[1:2]).attacks[0].recovery
+    assert outcome.recovery.high - outcome.recovery.low > alone.high - alone.low  # the seeds disagree, and it shows
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.sampled_from([0.25, 1.0, 4.0]))
+def test_how_good_a_control_is_says_nothing_about_the_lock(first: float, second: float, easy: float) -> None:
+    """Neither where it starts nor, but for the noise of the scores, how much more it can be taught."""
+    quiet = {"noise": 1e-6}
+    plain = robustness([controlled(0, digest="a", recovery=0.4, **quiet),
+                        controlled(1, digest="b", recovery=0.6, **quiet)])  # fmt: skip
+    moved = robustness([controlled(0, digest="a", recovery=0.4, shift=first, **quiet),
+                        controlled(1, digest="b", recovery=0.6, shift=second, gain=0.4 * easy, **quiet)])  # fmt: skip
+    for end in ("value", "low", "high"):
+        assert getattr(moved.robustness, end) == pytest.approx(getattr(plain.robustness, end), abs=1e-4)
+
+
+def test_cells_of_one_base_are_left_as_they_are() -> None:
+    cells = [controlled(0, digest="a"), controlled(1, digest="a")]
+    assert all(on_one_base(cells)[cell.record.id] == cell.models for cell in cells)
+
+
+@pytest.mark.parametrize(("seed", "control"), [(1, None), (0, "control of pmp")])
+def test_another_base_without_a_reason_is_not_compared(seed: int, control: str | None) -> None:
+    """Without a control the base is the same model for every seed; with one, it is the same for one seed."""
+    other = controlled(seed, digest="b", control=control)
+    if not seed:
+        spec = {**other.record.spec, "attack": {"name": "full"}}
+        other = Cell(other.record.model_copy(update={"spec": spec, "id": "f" * 16}), other.items)
+    found = robustness([controlled(0, digest="a", control=control), other])
+    (excluded,) = found.excluded
+    assert excluded.reason == f"its base has other weights than that of cell {found.attacks[0].ids[0]}"
