@@ -189,7 +189,8 @@ TABLES: dict[str, Reproduction] = {
                                     shown=("optim", "learning_rate")),
     "specdef2026_relearning": Reproduction(folder="specdef2026_relearning", said=published.relearning,
                                            shown=("method", "learning_rate"), more=[("utility kept", _kept)]),
-    "pmp_mask_ratio": Reproduction(folder="pmp_mask_ratio", more=[("mask guessed", _guess)]),
+    "pmp_mask_ratio": Reproduction(folder="pmp_mask_ratio", more=[("mask guessed", _guess)],
+                                   shown=("learning_rate", "method", "guessed_seeds", "complement")),
     "dlr_depth": Reproduction(folder="dlr_depth", more=[
         ("kept bytes", _ratio("kept_for_backward_bytes")), ("peak of backward", _ratio("peak_backward_bytes")),
         ("backward / forward FLOPs", _backward), ("seconds", _seconds)]),
