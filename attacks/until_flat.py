@@ -68,7 +68,7 @@ class UntilFlat(Attack):
             if (doubling and gained < self.settings.flat * abs(rose)) or not _affords_twice(context.meter, before):
                 break
         _restore(model, kept)
-        training = replace(runs[best], trajectory=_joined(runs[: best + 1]))
+        training = replace(runs[best], trajectory=_joined(runs, best))
         report = {"runs": [{"steps": run.steps, "score": _end(run)} for run in runs], "chosen": best}
         return Attacked(model=finish(model), training=training, targets=targets, report=report)
 
@@ -83,11 +83,17 @@ def _end(run: TrainResult) -> float:
     return run.trajectory[-1].score if run.trajectory else -sum(run.losses[-tenth:]) / tenth
 
 
-def _joined(runs: list[TrainResult]) -> list[TrajectoryPoint]:
-    """One trajectory over everything that was paid for; the untouched model is its first point only."""
+def _joined(runs: list[TrainResult], best: int) -> list[TrajectoryPoint]:
+    """One trajectory over everything that was paid for; the untouched model is its first point only.
+
+    Runs after the best one bring no point of their own, but their cost: at the end the attacker has the best model.
+    """
     points, done = list(runs[0].trajectory), runs[0].steps
-    for run in runs[1:]:
-        points += [replace(point, step=point.step + done) for point in run.trajectory[1:]]
+    for number, run in enumerate(runs[1:], 1):
+        later = run.trajectory[1:] if number <= best else run.trajectory[-1:]
+        score = _end(runs[best])
+        points += [replace(point, step=point.step + done, score=point.score if number <= best else score)
+                   for point in later]  # fmt: skip
         done += run.steps
     return points
 

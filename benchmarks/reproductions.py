@@ -128,13 +128,11 @@ def recovered(record: Record, found: Robustness, group: Sequence[Cell]) -> str:
     outcome = next((one for one in found.attacks if record.id in one.ids), None)
     if outcome is None:
         why = next((one.reason for one in found.excluded if one.id == record.id), record.status)
-        if "secret" in why:
-            return f"{number(record.recovery)} (owner)"
         best = max((cell.record.score.reference.value for cell in group
                     if cell.record.score.reference.value is not None), default=None)  # fmt: skip
         base, attacked = record.score.base.value, record.score.attacked.value
         value = "" if None in (best, base, attacked) or best <= base else f"{(attacked - base) / (best - base):.2f}, "
-        return f"({value}not counted: {why.partition(':')[0]})".replace("_", "\\_")
+        return f"({value}{'owner' if 'secret' in why else 'not counted: ' + why.partition(':')[0]})".replace("_", "\\_")
     value = "undefined" if outcome.recovery.value is None else number(outcome.recovery)
     value = f"**{value}**" if outcome.label == found.worst_attack else value
     return value + (", collapsed" if outcome.collapsed else "")

@@ -82,7 +82,8 @@ class _Machine:
     def __init__(self, data_dir: Path | None, cache: Path) -> None:
         self._data_dir, self._cache = data_dir, cache
         self._runs = list(_entries(cache / "runs", "run.json"))
-        self._locks = {saved["digest"]: (folder, saved) for folder, _, saved in _entries(cache / "locks", "lock.json")}
+        self._locks = {saved["digest"]: folder for room in ("locks", "controls")
+                       for folder, _, saved in _entries(cache / room, "lock.json")}  # fmt: skip
         self._bases: set[str | None] | None = None
         self._task, self._base = memoize(self._task_digest), memoize(self._base_digest)
         self._lock = memoize(self._lock_digest)
@@ -95,7 +96,9 @@ class _Machine:
         name, dtype = record.name("model"), record.model.dtype
         if weights.base is not None:
             own = record.spec.get("own") is not None  # then its owner made it, and the cache may have it
-            found, reason = (self._made(weights.base, dtype or "float32") if own
+            control = record.model.control is not None  # then it was pretrained, and the cache may have that
+            found, reason = (self._lock(weights.base, dtype or "float32") if control
+                             else self._made(weights.base, dtype or "float32") if own
                              else self._base(name, dtype or "float32"))  # fmt: skip
             yield Finding("provenance.weights.base", weights.base, found, reason)
         if weights.locked is not None:
@@ -147,7 +150,7 @@ class _Machine:
     def _lock_digest(self, digest: str, dtype: str) -> tuple[str | None, str | None]:
         if digest not in self._locks:
             return None, "not in this cache"
-        return self._digest(str(self._locks[digest][0] / "model"), dtype)
+        return self._digest(str(self._locks[digest] / "model"), dtype)
 
     def _digest(self, name: str, dtype: str) -> tuple[str | None, str | None]:
         from harness.models.load import load_model

@@ -51,9 +51,10 @@ def test_it_doubles_until_that_brings_nothing_and_keeps_the_best(
     assert {float(value) for p in result.model.parameters() for value in p.unique()} == {scores[lengths[chosen]]}
     assert where.meter.bills["attack"].steps == sum(lengths)
     steps = [point.step for point in result.training.trajectory]
-    assert steps == [sum(lengths[:index]) for index in range(chosen + 2)]
-    flops = [point.flops for point in result.training.trajectory]
-    assert flops == sorted(flops)
+    assert steps == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
+    assert [point.flops for point in result.training.trajectory] == steps  # all that was paid, to the end
+    kept = [0.0, *(scores[min(length, lengths[chosen])] for length in lengths)]
+    assert [point.score for point in result.training.trajectory] == kept
 
 
 @pytest.mark.parametrize(("budget", "lengths"), [

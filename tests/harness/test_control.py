@@ -72,9 +72,15 @@ def test_the_control_takes_the_bases_place_and_is_named_and_billed(
     assert record.utility.base is not None
     assert not [flag for flag in record.errors if flag.flag != "loss_not_falling"]
 
+    from harness.recheck import recheck
+    from leaderboards.load import load_results
     from leaderboards.verify import verify
 
     assert verify(cells["out"]) == []
+    mismatches, notes = recheck(load_results(cells["out"]).cells, data_dir=None, cache=workshop.cache.root)
+    assert mismatches == []
+    assert any(note.startswith("provenance.weights.base: rechecked") and "not in this cache" not in note
+               for note in notes)  # fmt: skip
 
 
 def test_the_guessed_mask_is_scored_in_the_record(cells: dict[str, Any]) -> None:
