@@ -90,10 +90,10 @@ def _joined(runs: list[TrainResult], best: int) -> list[TrajectoryPoint]:
     """
     points, done = list(runs[0].trajectory), runs[0].steps
     for number, run in enumerate(runs[1:], 1):
-        later = run.trajectory[1:] if number <= best else run.trajectory[-1:]
-        score = _end(runs[best])
-        points += [replace(point, step=point.step + done, score=point.score if number <= best else score)
-                   for point in later]  # fmt: skip
+        later = run.trajectory[1:]
+        if number > best:
+            later = [replace(point, score=_end(runs[best])) for point in run.trajectory[-1:]]
+        points += [replace(point, step=point.step + done) for point in later]
         done += run.steps
     return points
 

@@ -128,11 +128,12 @@ def recovered(record: Record, found: Robustness, group: Sequence[Cell]) -> str:
     outcome = next((one for one in found.attacks if record.id in one.ids), None)
     if outcome is None:
         why = next((one.reason for one in found.excluded if one.id == record.id), record.status)
-        best = max((cell.record.score.reference.value for cell in group
-                    if cell.record.score.reference.value is not None), default=None)  # fmt: skip
+        ids = next((one.ids for one in found.attacks if one.label == found.best_reference), [])
+        best = next((cell.record.score.reference.value for cell in group if cell.record.id in ids), None)
         base, attacked = record.score.base.value, record.score.attacked.value
         value = "" if None in (best, base, attacked) or best <= base else f"{(attacked - base) / (best - base):.2f}, "
-        return f"({value}{'owner' if 'secret' in why else 'not counted: ' + why.partition(':')[0]})".replace("_", "\\_")
+        fault = "owner" if "secret" in why else f"not counted: {why.partition(':')[0]}"
+        return f"({value}{fault})".replace("_", "\\_")
     value = "undefined" if outcome.recovery.value is None else number(outcome.recovery)
     value = f"**{value}**" if outcome.label == found.worst_attack else value
     return value + (", collapsed" if outcome.collapsed else "")
