@@ -7,8 +7,10 @@ the bill.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -38,6 +40,7 @@ class UntilFlat(Attack):
     """Fine-tune every parameter, for longer and longer."""
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
+    trial_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"doublings": 0})
     Settings = UntilFlatSettings
     settings: UntilFlatSettings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from harness import probes
+from harness import probes, registry
 from harness.errors import Unavailable
 from harness.search.curve import SearchCurve, curve
 from harness.search.run import Attempt, run_trials
@@ -71,7 +71,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
              secret: Path | None, work: Path) -> Attempt:  # fmt: skip
     def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
-        settings = {**spec.attack, **params}
+        settings = {**spec.attack, **params, **registry.attacks().get(spec.attack["name"]).trial_settings}
         if "save_steps" in settings:  # a killed trial starts again, so that each point is reported to its own trial
             settings["save_steps"] = 0
         tuned = spec.model_copy(update={"attack": settings})
