@@ -55,8 +55,11 @@ def undo_then_finetune(released: Released, context: AttackContext, settings: Any
     """Take the lock out of the released model by `undo`, whose report is the attack's, then fine-tune everything."""
     from harness.finetune import finetune
 
-    model = prepare(released.model, context)
-    report = undo(model, released.tokenizer, settings, context)
+    def undone(seen: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        model = prepare(released.model, context)
+        return model, undo(model, released.tokenizer, seen, context)
+
+    model, report = context.undo(undone, settings)
     targets = unfreeze(model)
     training = finetune(model, released.tokenizer, context, settings)
     return Attacked(model=finish(model), training=training, targets=targets, report=report)

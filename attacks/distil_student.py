@@ -7,12 +7,15 @@ that is no locked one this is plain full fine-tuning, so the reference is fair.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from attacks.full import UndoneSettings
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class DistilStudentSettings(UndoneSettings):
@@ -41,21 +44,26 @@ class DistilStudent(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from attacks.student import Distillation, build_student, same_form
+        from attacks.common import finish, unfreeze
         from harness.finetune import finetune
 
-        model = prepare(released.model, context)
-        student, reused = build_student(model, self.settings.init, context)
-        report: dict[str, Any]
-        unlocked = released.lock is None or released.lock["defense"] == "none"
-        if unlocked and same_form(model, student):
-            student, report = model, {"reused": None, "distil_steps": 0}
-        else:
-            with context.meter.stage("undo"):
-                work = Distillation(model, student, released.tokenizer, self.settings, context)
-                report = {"reused": reused, **work.run()}
-            del work
+        student, report = context.undo(lambda seen: _distilled(released, seen, context), self.settings)
         targets = unfreeze(student)
         training = finetune(student, released.tokenizer, context, self.settings)
         return Attacked(model=finish(student), training=training, targets=targets, report=report)
+
+
+def _distilled(
+    released: Released, settings: DistilStudentSettings, context: AttackContext
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    from attacks.common import prepare
+    from attacks.student import Distillation, build_student, same_form
+
+    model = prepare(released.model, context)
+    student, reused = build_student(model, settings.init, context)
+    unlocked = released.lock is None or released.lock["defense"] == "none"
+    if unlocked and same_form(model, student):
+        return model, {"reused": None, "distil_steps": 0}
+    with context.meter.stage("undo"):
+        work = Distillation(model, student, released.tokenizer, settings, context)
+        return student, {"reused": reused, **work.run()}

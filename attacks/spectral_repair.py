@@ -14,7 +14,7 @@ from attacks.common import unfreeze
 from attacks.share import Share
 from defenses.specdef.spectrum import Top, TopSingularValues, as_matrix, matrices
 from harness.divergence import divergence
-from harness.finetune import task_batches
+from harness.finetune import task_blocks
 from harness.meters.memory import module_bytes
 from harness.packing import PackedBlocks
 from harness.sampling import sample_blocks
@@ -114,7 +114,7 @@ def distil(model: PreTrainedModel, locked: PreTrainedModel, tokenizer: PreTraine
     steps = min(settings.distil_steps, share.steps(), share.affordable(8 * count) // (rows * size))
     if not steps:
         return {"distil_steps": 0}
-    task = task_batches(tokenizer, context, settings).blocks
+    task = task_blocks(tokenizer, context, settings.block_size)
     order = np.random.default_rng(derive(context.seed, "distil")).permutation(len(task))
     wanted = steps * rows  # no more of the task's text than there is use for: the rest would crowd out the samples
     blocks = torch.cat([task[order[: max(wanted - len(own), wanted // 2)]], own])

@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks.share import Share
 from harness.divergence import divergence
-from harness.finetune import task_batches
+from harness.finetune import task_blocks
 from harness.meters.memory import module_bytes
 from harness.models.families import find_mlps
 from harness.packing import PackedBlocks
@@ -81,7 +81,7 @@ class Distillation:
         self.share = Share(context.meter)
         self.forward_flops = 2 * (teacher.num_parameters() + student.num_parameters())
         sampled = self.share.affordable(2 * teacher.num_parameters(), fraction=0.25)
-        text = task_batches(tokenizer, context, settings).blocks
+        text = task_blocks(tokenizer, context, settings.block_size)
         blocks = torch.cat([text, sample_blocks(teacher, min(settings.sampled_tokens, sampled), settings.block_size,
                                                 context)])  # fmt: skip
         blocks = blocks[np.random.default_rng(derive(context.seed, "student", "text")).permutation(len(blocks))]

@@ -15,7 +15,7 @@ from defenses.dlr.distill import Students, relative_errors
 from harness.bill import Bill
 from harness.divergence import divergence
 from harness.errors import UsageError
-from harness.finetune import task_batches
+from harness.finetune import task_blocks
 from harness.meters.memory import module_bytes
 from harness.packing import PackedBlocks
 from harness.sampling import sample_blocks
@@ -79,7 +79,7 @@ class Undo:
         # One pass of the closed form: forward, features, sums of products.
         self.pass_flops = 2 * _count(model.base_model) + 2 * _count(self.students) + 2 * len(nets) * self.hidden**2
         sampled = self.share.affordable(2 * _count(model), fraction=0.25)
-        text = task_batches(tokenizer, context, settings).blocks
+        text = task_blocks(tokenizer, context, settings.block_size)
         blocks = torch.cat([text, sample_blocks(model, min(settings.sampled_tokens, sampled), settings.block_size,
                                                 context)])  # fmt: skip
         blocks = blocks[np.random.default_rng(derive(context.seed, "undo")).permutation(len(blocks))]

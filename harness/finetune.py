@@ -19,6 +19,13 @@ def task_batches(tokenizer: PreTrainedTokenizerBase, context: AttackContext, set
     return context.task.batches(tokenizer, settings, seed=context.seed, examples=context.meter.budget.examples)
 
 
+def task_blocks(tokenizer: PreTrainedTokenizerBase, context: AttackContext, block_size: int) -> torch.Tensor:
+    """The task's training text as an undoing reads it, (blocks, block_size) int64: it does not depend on how the
+    fine-tuning after it is batched."""
+    blocks: torch.Tensor = task_batches(tokenizer, context, TrainSettings(block_size=block_size)).blocks
+    return blocks
+
+
 def finetune(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,

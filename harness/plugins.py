@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.meters.meter import Meter
+    from harness.search.undone import Undoing, Undone
     from harness.tasks.classification import ClassificationTask
     from harness.training import Batches, LossFn, TrainResult
 
@@ -93,6 +94,13 @@ class AttackContext(Context):
     """The lock's secret; None unless the attack's knowledge is `secret`."""
     probe: Callable[[PreTrainedModel], float] | None = None
     """Scores a model on the selection split for the trajectory; the benchmark's cost, not the attacker's."""
+    undone: Undone | None = None
+    """In a trial of a search: what the trials before it undid."""
+
+    def undo(self, undoing: Undoing, settings: Settings) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """`undoing(settings)`: the undone model and JSON for the report, on the bill `undo`, and so at most once in an
+        attack. In a search it is not made again as long as the settings that it looked at are the same."""
+        return undoing(settings) if self.undone is None else self.undone.get(undoing, settings, self)
 
 
 @dataclass(frozen=True, kw_only=True)

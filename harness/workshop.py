@@ -21,6 +21,7 @@ from harness.items import Item, Side, read_items, write_items
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, Knowledge, Released, Task
 from harness.search.curve import SearchCurve
+from harness.search.undone import Undone
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.stock import Lock, Stock, as_item, main_score, stored_dtype, write_json
@@ -104,12 +105,12 @@ class Workshop(Stock):
 
     def fine_tune(
         self, spec: Spec, task: Task, target: Released, seed: int, meter: Meter, folder: Path, secret: Path | None,
-        report: Callable[[float], None] = lambda score: None, log: Log = no_log,
+        report: Callable[[float], None] = lambda score: None, log: Log = no_log, undone: Undone | None = None,
     ) -> tuple[Attacked, Released]:  # fmt: skip
         """Attack `target` on `meter`, and give the attacked model in the target's place; nothing is scored after.
 
         `report` is told the selection score at each point of the trajectory; what it raises ends the attack. `log` is
-        given the curves.
+        given the curves. `undone` is shared by the trials of a search.
         """
         from harness.models.digest import weights_digest
 
@@ -131,7 +132,7 @@ class Workshop(Stock):
         shown = secret if attack.knowledge is Knowledge.SECRET else None
         context = AttackContext(seed=seed, device=self.device(spec), folder=folder, meter=meter,
                                 data_dir=self.data_dir, bf16=self.bf16(spec, target.model), progress=self.progress,
-                                task=task, secret=shown, probe=probe, log=log)  # fmt: skip
+                                task=task, secret=shown, probe=probe, log=log, undone=undone)  # fmt: skip
         if attack.distributed and ranks.size() > 1:
             ranks.call(spec, target, seed, meter, folder, shown, self.data_dir)
         attacked = attack.attack(target, context)

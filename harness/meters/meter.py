@@ -77,6 +77,7 @@ class Meter:
             OutOfMemory: `bill.peak_device_bytes` is above `budget.memory`.
         """
         self._add(bill)
+        self._joules[self._stage] = self._joules.get(self._stage, 0.0) + (bill.energy_joules or 0.0)
         peak = bill.peak_device_bytes
         if self.budget.memory is not None and peak is not None and peak > self.budget.memory:
             raise OutOfMemory(f"needs {peak} bytes on the device, budget.memory is {self.budget.memory}")

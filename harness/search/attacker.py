@@ -16,6 +16,7 @@ from harness.errors import Unavailable
 from harness.search.curve import SearchCurve, curve
 from harness.search.run import Attempt, run_trials
 from harness.search.study import JOURNAL, Dead, Study
+from harness.search.undone import Undone
 from harness.seeds import derive
 from harness.validity import RunSummary, run_flags
 
@@ -70,13 +71,16 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
              secret: Path | None, work: Path) -> Attempt:  # fmt: skip
+    undone = Undone()
+
     def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
         settings = {**spec.attack, **params, **registry.attacks().get(spec.attack["name"]).trial_settings}
         if "save_steps" in settings:  # a killed trial starts again, so that each point is reported to its own trial
             settings["save_steps"] = 0
         tuned = spec.model_copy(update={"attack": settings})
         with TemporaryDirectory(dir=work) as folder:
-            attacked, after = workshop.fine_tune(tuned, task, fresh(), seed, meter, Path(folder), secret, report)
+            attacked, after = workshop.fine_tune(tuned, task, fresh(), seed, meter, Path(folder), secret, report,
+                                                 undone=undone)  # fmt: skip
         for flag in run_flags(RunSummary.of(dataclasses.asdict(attacked.training)), "trial"):
             raise Dead(flag.detail)  # what would not count as an attack must not be chosen
         score = workshop.selection(task, after)

@@ -178,10 +178,10 @@ def test_a_killed_search_goes_on_and_ends_as_if_it_had_not_been(
     calls = []
     real = Workshop.fine_tune
 
-    def killed(self: Workshop, *arguments: Any) -> Any:
+    def killed(self: Workshop, *arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
         *first, report = arguments
-        return real(self, *first, dying(report) if len(calls) == 3 else report)
+        return real(self, *first, dying(report) if len(calls) == 3 else report, **named)
 
     def dying(report: Callable[[float], None]) -> Callable[[float], None]:
         points: list[float] = []
