@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.search.curve import Trial
+from harness.search.rates import RATE, closer, openings
 from harness.search.space import Choice, Distribution, Integers, LogUniform
 from harness.search.spec import SearchSpec
 from harness.seeds import derive
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 STARTUP = 10
-"""Most trials before TPE guides, which is Optuna's default; a short search has half of its trials there."""
-RATE_FACTORS = (0.1, 1e-2, 1e-4, 10.0, 1e-3, 1e-5)
-"""The first of those trials are the settings as given, then with the learning rate times these, as a person would
-begin. A lock may move the rate that works by its own inflation, across rates that do not: few random trials would miss
-it."""
+"""Most trials before TPE guides, which is Optuna's default; a short search has half of its trials there. A search that
+begins by `harness.search.rates` has those trials instead."""
 FINISHED_BEFORE_PRUNING, POINTS_BEFORE_PRUNING = 4, 2
 """A median of fewer trajectories, or at an earlier point of the schedule, says too little: what starts slowly, by a
 long warm-up or a small rate, may end best."""
@@ -77,9 +75,9 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._spec, self._seed = optuna, spec, seed
-        startup = min(STARTUP, spec.trials // 2)
-        self._first = first_trials({name: given[name] for name in spec.space}, spec)[: max(1, startup)]
-        self._startup = startup
+        self._first, self._closer = openings({name: given[name] for name in spec.space}, spec)
+        guided = len(self._first) + self._closer
+        self._startup = guided if self._closer else min(STARTUP, spec.trials // 2)
         self._space = {name: _distribution(each) for name, each in spec.space.items()}
         _mend(folder)
         storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
@@ -96,12 +94,20 @@ class Study:
         return [Trial.model_validate(trial.user_attrs[_TRIAL]) for trial in self._trials("COMPLETE", "PRUNED")]
 
     def ask(self) -> Asked:
-        """Propose the next trial; the first is the settings as given, see `first_trials`."""
-        number = len(self.done)
-        if number < len(self._first) and not self._trials("WAITING"):
-            self._study.enqueue_trial(self._first[number])
-        self._study.sampler = self._sampler(derive(self._seed, number))
+        """Propose the next trial; the first is the settings as given, see `harness.search.rates`."""
+        done = self.done
+        opening = self._opening(done)
+        if opening is not None and not self._trials("WAITING"):
+            self._study.enqueue_trial(opening)
+        self._study.sampler = self._sampler(derive(self._seed, len(done)))
         return Asked(self._study.ask(self._space))
+
+    def _opening(self, done: list[Trial]) -> dict[str, Any] | None:
+        place = len(done) - len(self._first)
+        if place < 0:
+            return self._first[len(done)]
+        rates = self._spec.space.get(RATE)
+        return closer(done, place, rates) if place < self._closer and isinstance(rates, LogUniform) else None
 
     def tell(self, asked: Asked, trial: Trial) -> None:
         """Write the outcome down, for good.
@@ -124,15 +130,6 @@ class Study:
         if self._spec.sampler == "random":
             return self._optuna.samplers.RandomSampler(seed)
         return self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._startup)
-
-
-def first_trials(given: Mapping[str, Any], spec: SearchSpec) -> list[dict[str, Any]]:
-    """What is tried before anything is proposed: the settings as given; a guided search then tries other rates."""
-    rates = spec.space.get("learning_rate")
-    if spec.sampler == "random" or not isinstance(rates, LogUniform):
-        return [dict(given)]
-    tried = [given["learning_rate"] * factor for factor in RATE_FACTORS]
-    return [dict(given), *({**given, "learning_rate": rate} for rate in tried if rates.low <= rate <= rates.high)]
 
 
 def _distribution(chosen: Distribution) -> optuna.distributions.BaseDistribution:

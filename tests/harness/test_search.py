@@ -16,11 +16,12 @@ from harness.bill import Bill
 from harness.budget import Budget
 from harness.errors import OutOfMemory, OverBudget, UsageError
 from harness.meters.meter import Meter
-from harness.search.curve import SearchCurve, Trial, curve
+from harness.search.curve import SearchCurve, Trial, TrialOutcome, curve
+from harness.search.rates import closer, openings
 from harness.search.run import run_trials
 from harness.search.space import Choice, Integers, LogUniform, Uniform
 from harness.search.spec import SearchSpec
-from harness.search.study import JOURNAL, Study, first_trials
+from harness.search.study import JOURNAL, Study
 from harness.spec import Spec, layers, resolve
 
 GIVEN = {"name": "made_up", "rate": 1e-5, "batch": 8, "warmup": 0.05, "depth": 3}
@@ -156,26 +157,56 @@ def test_the_settings_as_given_come_first_and_the_search_beats_them(tmp_path: Pa
         assert trial.params["depth"] in range(1, 10)
 
 
-@pytest.mark.parametrize(("trials", "factors"), [(1, [1]), (3, [1]), (8, [1, 0.1, 0.01, 1e-4]),
-                                                 (40, [1, 0.1, 0.01, 1e-4, 10, 1e-3, 1e-5])])  # fmt: skip
-def test_a_guided_search_begins_with_other_learning_rates(tmp_path: Path, trials: int, factors: list[float]) -> None:
-    space = {"learning_rate": LogUniform(low=1e-9, high=1.0), "batch": Choice(values=(4, 8))}
-    given = {**GIVEN, "learning_rate": 3e-3}
-    study = Study(tmp_path, SearchSpec(trials=trials, space=space), 1, given)
-    params = [trial.params for trial in run_trials(study, trials, Budget(), lambda params, meter, report: 0.0)]
-    first, rest = params[: len(factors)], [each["learning_rate"] for each in params[len(factors) :]]
-    assert [each["learning_rate"] for each in first] == pytest.approx([3e-3 * factor for factor in factors])
-    assert {each["batch"] for each in first} == {8}
-    assert len(set(rest)) == len(rest)
-    assert not set(rest) & {each["learning_rate"] for each in first}
+@pytest.mark.parametrize(("trials", "far", "near"), [
+    (1, [1], 0), (2, [1, 0.1], 0), (3, [1, 0.1], 1), (8, [1, 0.1, 10, 0.01, 1e-4], 3),
+    (40, [1, 0.1, 10, 0.01, 1e-4, 1e-3, 1e-5], 4),
+])  # fmt: skip
+def test_a_guided_search_tries_far_rates_and_then_near_the_best(
+    tmp_path: Path, trials: int, far: list[float], near: int
+) -> None:
+    def run(params: dict[str, Any], meter: Meter, report: Report) -> float:
+        return -abs(math.log10(params["learning_rate"]) + 4)
+
+    study = Study(tmp_path, SearchSpec(trials=trials, space=RATES), 1, {**GIVEN, "learning_rate": 3e-3})
+    done = run_trials(study, trials, Budget(), run)
+    rates = [trial.params["learning_rate"] for trial in done]
+    assert rates[: len(far)] == pytest.approx([3e-3 * factor for factor in far])
+    best = 3e-4 if trials > 1 else 3e-3
+    closer = [best * 10**0.5, best * 10**-0.5, best * 10**-0.25, best * 10**-0.75]  # the third is by the second: 9.5e-5
+    assert rates[len(far) : len(far) + near] == pytest.approx(closer[:near])
+    assert {trial.params["batch"] for trial in done[: len(far) + near]} == {8}
+    assert len(set(rates)) == trials
 
 
-def test_rates_out_of_the_space_are_not_tried_and_a_random_search_begins_at_random(tmp_path: Path) -> None:
-    space = {"learning_rate": LogUniform(low=1e-4, high=1e-2)}
-    assert [each["learning_rate"] for each in first_trials({"learning_rate": 3e-3}, SearchSpec(space=space))] == (
-        pytest.approx([3e-3, 3e-4]))  # fmt: skip
-    random = SearchSpec(space=space, sampler="random")
-    assert first_trials({"learning_rate": 3e-3}, random) == [{"learning_rate": 3e-3}]
+RATES = {"learning_rate": LogUniform(low=1e-9, high=1.0), "batch": Choice(values=(4, 8))}
+
+
+@pytest.mark.parametrize(("sampler", "space", "first"), [
+    ("tpe", {"learning_rate": LogUniform(low=1e-4, high=1e-2)}, [3e-3, 3e-4]),
+    ("random", RATES, [3e-3]), ("tpe", {"learning_rate": Uniform(low=1e-4, high=1e-2)}, [3e-3]),
+])  # fmt: skip
+def test_only_rates_of_a_logarithmic_space_open_a_search(sampler: str, space: Any, first: list[float]) -> None:
+    spec = SearchSpec.model_validate({"sampler": sampler, "space": space, "trials": 8})
+    tried, near = openings({"learning_rate": 3e-3}, spec)
+    assert [each["learning_rate"] for each in tried] == pytest.approx(first)
+    assert bool(near) == (len(first) > 1)
+
+
+def test_what_lies_near_the_best_is_not_tried_twice_nor_out_of_the_space() -> None:
+    rates = LogUniform(low=1e-4, high=1e-2)
+
+    def trial(number: int, rate: float, score: float | None) -> Trial:
+        outcome: TrialOutcome = "failed" if score is None else "complete"
+        params: dict[str, Any] = {"learning_rate": rate, "batch": 4}
+        return Trial(number=number, outcome=outcome, params=params, score=score, bill=Bill())
+
+    done = [trial(0, 1e-3, 1.0), trial(1, 1e-3 * 10**0.5, None), trial(2, 9e-3, 0.5)]
+    assert closer(done, 0, rates) is None
+    assert closer(done, 1, rates) == {"learning_rate": pytest.approx(1e-3 * 10**-0.5), "batch": 4}
+    assert closer(done[1:], 0, rates) is None
+    assert closer([trial(0, 2e-4, 0.0)], 1, rates) is None
+    assert closer([trial(0, 2e-4, None)], 0, rates) is None
+    assert closer([], 0, rates) is None
 
 
 def test_pruned_trials_count_and_cost_what_they_used(tmp_path: Path) -> None:
