@@ -7,10 +7,8 @@ the bill.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -40,7 +38,7 @@ class UntilFlat(Attack):
     """Fine-tune every parameter, for longer and longer."""
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
-    trial_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"doublings": 0})
+    tried_as: ClassVar[str | None] = "full"
     Settings = UntilFlatSettings
     settings: UntilFlatSettings
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.budget import Budget
@@ -199,9 +198,9 @@ class Attack(Plugin):
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
     distributed: ClassVar[bool] = False
     """Whether the ranks of a launcher train together (`harness.ranks`); all must then go through the same steps."""
-    trial_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """What a trial of a search sets in place of what was given, where the attack has a form that is too long to try
-    many times; the attack after the search has the settings as given and as found."""
+    tried_as: ClassVar[str | None] = None
+    """Name of the attack that the trials of a search run in place of this one, with the settings that it has too: where
+    this one is too long to try many times. The attack after the search is this one, with what was found."""
 
     def search_space(self) -> Space:
         """What a search may vary: a distribution (`harness.search.space`) by setting, around the settings as given.

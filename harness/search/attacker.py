@@ -53,6 +53,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     if reason := probes.check("optuna"):
         raise Unavailable(f"search.trials={spec.search.trials}: {reason}")
     workshop.require(spec)
+    attack, spec = spec.attack, _tried(spec)
     target, seed = fresh(), derive(spec.seed, role, "search")
     key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
            "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
@@ -66,7 +67,19 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
         shutil.copy(work / JOURNAL, entry / JOURNAL)
 
     folder, _ = workshop.entry("searches", target, key, make)
-    return SearchCurve.model_validate_json((folder / _FOUND).read_text())
+    found = SearchCurve.model_validate_json((folder / _FOUND).read_text())
+    return found.model_copy(update={"attack": {**attack, **found.chosen_params}})
+
+
+def _tried(spec: Spec) -> Spec:
+    """The spec of what a trial runs, see `Attack.tried_as`: a search that it shares with the attack of that name."""
+    known = registry.attacks()
+    name = known.get(spec.attack["name"]).tried_as
+    if name is None:
+        return spec
+    fields = known.get(name).Settings.model_fields
+    attack = {key: value for key, value in spec.attack.items() if key in fields}
+    return spec.model_copy(update={"attack": {"name": name, **attack}})
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
@@ -74,7 +87,7 @@ def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Rel
     undone = Undone()
 
     def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
-        settings = {**spec.attack, **params, **registry.attacks().get(spec.attack["name"]).trial_settings}
+        settings = {**spec.attack, **params}
         if "save_steps" in settings:  # a killed trial starts again, so that each point is reported to its own trial
             settings["save_steps"] = 0
         tuned = spec.model_copy(update={"attack": settings})

@@ -46,6 +46,11 @@ class SearchCurve(Settings):
     bill: Bill = Bill()
     """All trials together: the bill `search`."""
 
+    @property
+    def chosen_params(self) -> dict[str, JsonValue]:
+        """The settings that were found; none where no trial was complete."""
+        return {} if self.chosen is None else self.trials[self.chosen].params
+
 
 class Searches(Settings):
     """The searches of a cell."""

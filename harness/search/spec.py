@@ -50,5 +50,5 @@ def planned(search: SearchSpec, budget: Budget, attack: Attack, name: str) -> Se
             raise UsageError(unknown(key, given, "setting of the attack in search.space"))
         space[key] = space[key].including(given[key])
         for value in space[key].examples():
-            type(attack).Settings.parse({**given, key: value, **attack.trial_settings}, "search.space: attack")
+            type(attack).Settings.parse({**given, key: value}, "search.space: attack")
     return search.model_copy(update={"trials": trials, "space": space})

@@ -124,16 +124,20 @@ def test_what_was_chosen_is_what_was_run_with_a_fresh_seed(
     assert not seeds["searches"] & seeds["runs"]
 
 
-def test_a_long_attack_is_tried_in_its_short_form_and_then_run_whole(
+def test_a_long_attack_is_tried_as_a_short_one_whose_search_it_shares(
     model: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     spec = spec_of(model, attack={**QUICK["attack"], "name": "until_flat", "doublings": 1, "flat": 0.9})
+    search_once(spec_of(model), workshop)
+    made = set((workshop.cache.root / "searches").glob("*/entry.json"))
+    search_once(spec, workshop)
+    assert set((workshop.cache.root / "searches").glob("*/entry.json")) == made
     record = run_cell(spec, out=tmp_path, workshop=workshop)
     assert record.status == "complete", record.status_reason
     assert record.search is not None and record.search.attacked is not None  # noqa: PT018
     found = record.search.attacked
     assert [trial.bill.steps for trial in found.trials] == [trial.params["max_steps"] for trial in found.trials]
-    assert found.attack["doublings"] == 1
+    assert found.attack == {**spec.attack, **found.chosen_params}
     assert record.cost.attack is not None
     assert record.cost.attack.steps == 3 * found.attack["max_steps"]
 
