@@ -148,6 +148,14 @@ def spectral_step() -> str:
     return _table(rows, note)
 
 
+def openings() -> str:
+    """What short searches find of a made-up attack, with and without the opening along the learning rate."""
+    found = json.loads((ROOT / "docs" / "data" / "search_openings.json").read_text())
+    rows = [{"trials": trials, "search": way, **{f"best rate {where}": gain for where, gain in gains.items()}}
+            for trials, ways in found["gain"].items() for way, gains in ways.items()]  # fmt: skip
+    return _table(rows, f"Mean best gain over {2 * found['attacks']} made-up attacks a range.")
+
+
 def _table(rows: list[dict[str, Any]], note: str) -> str:
     from tabulate import tabulate
 
@@ -163,6 +171,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
+    "docs/numbers.md:openings": ("docs/numbers.md", openings),
     "docs/locks/specdef.md:step": ("docs/locks/specdef.md", spectral_step),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),
     "docs/measured.md:speed": ("docs/measured.md", speed),

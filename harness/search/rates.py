@@ -2,9 +2,7 @@
 
 Few trials over many settings at once find little, and a lock may move the rate that works by its own inflation, across
 rates that do not. So the first trials are the settings as given, with rates by powers of ten; the next are those of the
-best so far, with rates between. On made-up attacks whose best rate lies anywhere between 1e-5 and 30 times the one
-given, 8 trials then reach 0.90 of what there is to gain, and TPE from the third trial on 0.66
-(`benchmarks/search_openings.py`).
+best so far, with rates between. `benchmarks/search_openings.py` has what that brings (docs/numbers.md).
 """
 
 from __future__ import annotations
