@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from harness.loop.proof import tensor_hash
 from harness.models.families import linear_modules
-from harness.proof import tensor_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -39,7 +39,7 @@ class MeZO(Attack):
         """See `harness.plugins.Attack`."""
         from attacks.common import finish, prepare, unfreeze
         from harness.finetune import finetune
-        from harness.zeroth_order import ZerothOrder
+        from harness.optim.zeroth_order import ZerothOrder
 
         model = prepare(released.model, context)
         targets = unfreeze(model)

@@ -33,8 +33,8 @@ class Offload(Attack):
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
         from attacks.common import finish, prepare, unfreeze
-        from harness.deepspeed_engine import zero_config
         from harness.finetune import finetune
+        from harness.loop.deepspeed_engine import zero_config
 
         model = prepare(released.model, context)
         targets = unfreeze(model)

@@ -10,14 +10,14 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from harness.bill import Bill
-from harness.gradients import GradientWatch
-from harness.loop import count_tokens, evaluated
+from harness.loop.gradients import GradientWatch
+from harness.loop.proof import tensor_hash, tensor_hashes
+from harness.loop.reproducible import random_state_kept, reproducible
+from harness.loop.run import count_tokens, evaluated
+from harness.loop.schedule import eval_steps, plan_steps, warmup_steps
 from harness.meters.memory import memory_cap, module_bytes, real_out_of_memory
 from harness.meters.micro import MicroCost, measure_micro
-from harness.optimizers import expected_state_bytes, state_bytes
-from harness.proof import tensor_hash, tensor_hashes
-from harness.reproducible import random_state_kept, reproducible
-from harness.schedule import eval_steps, plan_steps, warmup_steps
+from harness.optim.optimizers import expected_state_bytes, state_bytes
 from harness.train_settings import TrainSettings
 from harness.training import Batch, Batches, TrainResult, TrajectoryPoint
 
@@ -159,7 +159,7 @@ def _train(model: PreTrainedModel, batches: Batches, settings: TrainSettings, co
 
 def _measure(model: PreTrainedModel, batch: Batch, settings: TrainSettings, context: AttackContext) -> MicroCost:
     """Exact counts of one micro-batch; every one has this shape, and nothing is left of the measurement."""
-    from harness.engine import checkpointed
+    from harness.loop.engine import checkpointed
 
     batch = {key: value.to(context.device) for key, value in batch.items()}
     params = [p for p in model.parameters() if p.requires_grad]

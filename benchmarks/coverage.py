@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.items import Scores
-from harness.statistics import bootstrap
+from harness.numbers.statistics import bootstrap
+from harness.records.items import Scores
 
 GAIN = 0.3
 """Reference gain of the simulated cells, in score units."""

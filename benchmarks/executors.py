@@ -23,10 +23,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.executors.base import Ended, Executor, Place
-from harness.live import Board
-from harness.plan import Job
+from harness.planning.live import Board
+from harness.planning.plan import Job
+from harness.planning.scheduler import Rules, Scheduler
 from harness.progress import Progress
-from harness.scheduler import Rules, Scheduler
 
 
 def nothing(job: Job, place: Place, progress: Progress) -> Ended:
@@ -82,8 +82,8 @@ def matrix(place: Place, count: int) -> Iterator[tuple[str, Any]]:
     sys.path.insert(0, str(PACKAGE))
     from harness.executors.local import PRELOAD, LocalExecutor
     from harness.executors.slots import modules
-    from harness.grid import plan, split_file
-    from harness.plan import jobs as jobs_of
+    from harness.planning.grid import plan, split_file
+    from harness.planning.plan import jobs as jobs_of
 
     cells = plan(
         *split_file(cheap_grid(cheap_model(place.out / "model"), [{"number": n, "sleep": 1.0} for n in range(count)]))

@@ -108,9 +108,9 @@ def main() -> None:
     with atheris.instrument_imports(include=["harness", "leaderboards", "fuzz_targets"]):
         import fuzz_targets  # noqa: F401
 
-        import harness.item_files
         import harness.models.gate
-        import harness.record
+        import harness.records.item_files
+        import harness.records.record
         import harness.spec  # noqa: F401
         import leaderboards.verify  # noqa: F401
     target = Counted(options.target, "atheris", options.inputs, options.seed)

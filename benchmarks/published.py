@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.record import Record
+from harness.records.record import Record
 
 Pair = tuple[str, str]
 Said = Callable[[Record], Pair]

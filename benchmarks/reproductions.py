@@ -17,8 +17,8 @@ import published
 from published import Said
 
 from harness.files import canonical_json
-from harness.record import Record
-from harness.robustness import Cell, Robustness, labels, robustness
+from harness.numbers.robustness import Cell, Robustness, labels, robustness
+from harness.records.record import Record
 from leaderboards.load import load_results
 
 RESULTS = Path(__file__).parents[1] / "leaderboards" / "results"

@@ -171,7 +171,7 @@ def _ours(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> flo
 def _trainer(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> float:
     from transformers import Trainer, TrainingArguments, default_data_collator
 
-    from harness.schedule import warmup_steps
+    from harness.loop.schedule import warmup_steps
 
     micros = [batches(step, 0) for step in range(steps)]
     rows = [{key: value[row] for key, value in micro.items()} for micro in micros for row in range(BATCH)]

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.spec import Spec
 
 if TYPE_CHECKING:
-    from harness.record import Record
+    from harness.records.record import Record
 
 
 def run(spec: Spec | Mapping[str, Any], **options: Any) -> Record:
@@ -46,7 +46,7 @@ def run(spec: Spec | Mapping[str, Any], **options: Any) -> Record:
     if isinstance(spec, Spec):
         cells = [spec]
     else:
-        from harness.grid import plan
+        from harness.planning.grid import plan
 
         cells = plan({}, spec)
     if len(cells) != 1:
@@ -77,7 +77,7 @@ def matrix(grid: Mapping[str, Any], common: Mapping[str, Any] | None = None, **o
     ...
     harness.errors.UsageError: unknown attack 'loar'. Did you mean 'lora'? Allowed: ...
     """
-    from harness.grid import plan
+    from harness.planning.grid import plan
 
     return _run(plan(grid, common or {}), **options)
 
@@ -92,10 +92,10 @@ def _run(
     quiet: bool = True,
     report_to: str | None = None,
 ) -> list[Record]:
-    from harness.ahead import working_ahead
     from harness.cache import Cache, default_root
     from harness.cell import run_cell
     from harness.cli.checks import check_inputs, check_places
+    from harness.planning.ahead import working_ahead
     from harness.progress import Progress
     from harness.quiet import quiet_libraries, stdout_kept
     from harness.tracking import Reporting, parse_names

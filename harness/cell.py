@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import probes, provenance, scoring, validity
+from harness import probes
 from harness.bill import total
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write, confined
-from harness.items import Item, Side
+from harness.numbers import scoring, validity
 from harness.plugins import Released, Task
-from harness.record import Record, finished, write_record
+from harness.records import provenance
+from harness.records.items import Item, Side
+from harness.records.record import Record, finished, write_record
+from harness.records.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve, Searches
-from harness.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.spec import Spec
 from harness.threads import threads_for
 

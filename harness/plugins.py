@@ -197,7 +197,7 @@ class Attack(Plugin):
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
     distributed: ClassVar[bool] = False
-    """Whether the ranks of a launcher train together (`harness.ranks`); all must then go through the same steps."""
+    """Whether a launcher's ranks train together (`harness.loop.ranks`); all must then go through the same steps."""
     tried_as: ClassVar[str | None] = None
     """Name of the attack that the trials of a search run in place of this one, with the settings that it has too: where
     this one is too long to try many times. The attack after the search is this one, with what was found."""

@@ -21,7 +21,7 @@ from harness.models.gate import check_folder
 from harness.models.resolve import local_folder
 from harness.owner_settings import OwnerTraining
 from harness.plugins import Attack, Defense, Plugin, Task
-from harness.redact import redact_tree
+from harness.records.redact import redact_tree
 from harness.scenario import complete
 from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings

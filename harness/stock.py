@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import probes, registry
-from harness.allocator import keep_freed_memory
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
 from harness.errors import UsageError
-from harness.items import Item, Side, read_items, write_items
+from harness.loop.allocator import keep_freed_memory
 from harness.meters.meter import Meter
 from harness.plugins import ItemScore, LockContext, Released, Split, Task
 from harness.progress import Progress
+from harness.records.items import Item, Side, read_items, write_items
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.threads import threads_for, torch_threads
@@ -30,7 +30,7 @@ from harness.utility import UtilityScores, evaluate_utility
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.ahead import Ahead
+    from harness.planning.ahead import Ahead
     from harness.tasks.classification import ClassificationTask
 
 LOCK_HELDOUT = 16
@@ -59,7 +59,7 @@ class Stock:
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
         self.reporting = reporting or Reporting()
         self.ahead: Ahead | None = None
-        """Processes that make pieces of a cell beside this one; see `harness.ahead`."""
+        """Processes that make pieces of a cell beside this one; see `harness.planning.ahead`."""
         self._own: dict[str, ClassificationTask] = {}
         self._bases: dict[str, Path] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
-from harness.strict_json import DEPTH
+from harness.records.strict_json import DEPTH
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.settings import unknown
 
 if TYPE_CHECKING:
-    from harness.record import Record
+    from harness.records.record import Record
     from harness.spec import Spec
 
 NAMES = ("wandb", "tensorboard", "mlflow")

@@ -10,7 +10,7 @@ from harness.settings import Settings
 
 OPTIMIZER_NAMES = ("adamw_torch", "adamw_8bit", "sgd", "adafactor", "rmsprop", "adagrad", "adadelta", "muon",
                    "shampoo", "soap", "psgd_kron", "sophia", "adahessian", "lbfgs")  # fmt: skip
-"""What `harness.optimizers` can build, known without torch, so that another name is refused before a lock is made."""
+"""What `harness.optim` can build, known without torch, so that another name is refused before a lock is made."""
 NOT_RESUMABLE = ("shampoo", "soap", "psgd_kron", "lbfgs")
 """Optimizers whose state is no flat set of tensors: a run with them has no checkpoints (`save_steps`)."""
 

@@ -12,8 +12,8 @@ from harness.errors import UsageError
 from harness.train_settings import TrainSettings as TrainSettings  # defined torch-free, used under this name
 
 if TYPE_CHECKING:
+    from harness.optim.zeroth_order import ZerothOrder
     from harness.plugins import Context
-    from harness.zeroth_order import ZerothOrder
 
 Batch = dict[str, torch.Tensor]
 
@@ -103,10 +103,10 @@ def train(
         OverBudget: the budget does not allow a single step.
         UsageError: nothing of the model requires a gradient, an unknown optimizer, or `lr_scale` names other tensors.
     """
-    from harness.engine import Engine, checkpointed, plain_engine, to_master_weights
-    from harness.loop import Run, evaluated
+    from harness.loop.engine import Engine, checkpointed, plain_engine, to_master_weights
+    from harness.loop.reproducible import reproducible
+    from harness.loop.run import Run, evaluated
     from harness.meters.memory import memory_cap, real_out_of_memory
-    from harness.reproducible import reproducible
 
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -126,11 +126,11 @@ def train(
         model.train()
         engine: Engine
         if deepspeed is not None:
-            from harness.deepspeed_engine import DeepSpeedEngine
+            from harness.loop.deepspeed_engine import DeepSpeedEngine
 
             engine = DeepSpeedEngine(model, named, settings, context, loss_fn, deepspeed)
         elif zeroth_order is not None:
-            from harness.zeroth_order import ZerothOrderEngine
+            from harness.optim.zeroth_order import ZerothOrderEngine
 
             engine = ZerothOrderEngine(model, named, settings, context, loss_fn, zeroth_order)
         else:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import probes, ranks, registry
+from harness import probes, registry
 from harness.bill import Bill
 from harness.cache import digest_of
 from harness.errors import Outcome, Unavailable
 from harness.files import sha256
-from harness.items import Item, Side, read_items, write_items
+from harness.loop import ranks
 from harness.meters.meter import Meter
 from harness.plugins import AttackContext, Attacked, Knowledge, Released, Task
+from harness.records.items import Item, Side, read_items, write_items
 from harness.search.curve import SearchCurve
 from harness.search.undone import Undone
 from harness.seeds import derive

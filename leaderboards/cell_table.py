@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from harness.record import Record
-from harness.robustness import Cell, attack_of, label_of, labels
-from harness.sections import Interval
+from harness.numbers.robustness import Cell, attack_of, label_of, labels
+from harness.records.record import Record
+from harness.records.sections import Interval
 from harness.settings import Settings
 from leaderboards.units import budget_label
 

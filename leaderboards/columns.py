@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.sections import CostToRecover
+from harness.records.sections import CostToRecover
 from leaderboards import units
 from leaderboards.formats import Column
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.files import canonical_json
-from harness.record import Record
+from harness.records.record import Record
 from leaderboards.load import Results
 from leaderboards.plots import board_figure, heat_map, search_figure, trajectory_figure
 from leaderboards.units import budget_label

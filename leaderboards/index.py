@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.cache import code_digest, digest_of
-from harness.provenance import machine
+from harness.records.provenance import machine
 
 FOLDER = "leaderboard"
 """Below the cache of shared work."""

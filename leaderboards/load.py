@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.cell_files import ITEMS, RECORD, CellFiles
 from harness.errors import UsageError
-from harness.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
-from harness.record import Record, faults, parse_record, quick_record
-from harness.robustness import Cell
-from harness.strict_json import loads
+from harness.numbers.robustness import Cell
+from harness.records.cell_files import ITEMS, RECORD, CellFiles
+from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
+from harness.records.record import Record, faults, parse_record, quick_record
+from harness.records.strict_json import loads
 from leaderboards.index import Index
 
 
@@ -66,7 +66,7 @@ class Unread(ItemTable):
         return iter(self.rows)
 
     def scores(self, model: Side, metric: str) -> Scores | None:
-        """See `harness.items.scores`."""
+        """See `harness.records.items.scores`."""
         return scores(self.rows, model, metric)
 
 

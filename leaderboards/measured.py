@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.errors import UsageError
-from harness.robustness import AttackOutcome
+from harness.numbers.robustness import AttackOutcome
 from leaderboards import units
 from leaderboards.columns import BOARD_COLUMNS
 from leaderboards.formats import Table, markdown, render

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 
 from harness.cache import digest_of
 from harness.files import canonical_json
-from harness.record import Record
-from harness.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, label_of, labels, robustness
-from harness.scoring import THRESHOLDS
-from harness.sections import CostToRecover, Interval
+from harness.numbers.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, label_of, labels, robustness
+from harness.numbers.scoring import THRESHOLDS
+from harness.records.record import Record
+from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
 from leaderboards.index import Index
 from leaderboards.soundness import warnings

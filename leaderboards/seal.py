@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.files import atomic_write_text
-from harness.record import RECORD, SCHEMA_VERSION, dumps, sealed
+from harness.records.record import RECORD, SCHEMA_VERSION, dumps, sealed
 from leaderboards.load import load_results
 from leaderboards.verify import verify_cell
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.record import Record
-from harness.robustness import AttackOutcome, Robustness
+from harness.numbers.robustness import AttackOutcome, Robustness
+from harness.records.record import Record
 
 
 def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:

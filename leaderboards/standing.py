@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from harness.numbers.robustness import Cell, Known, Robustness, robustness
 from harness.plugins import Knowledge
-from harness.robustness import Cell, Known, Robustness, robustness
-from harness.sections import Interval
+from harness.records.sections import Interval
 from harness.settings import Settings
 
 SUITE = "standard"

@@ -9,8 +9,8 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.bill import Bill
-from harness.record import Record
-from harness.sections import Interval, Utility
+from harness.records.record import Record
+from harness.records.sections import Interval, Utility
 from leaderboards import units
 from leaderboards.formats import visible
 

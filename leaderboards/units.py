@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.sections import Interval
+from harness.records.sections import Interval
 
 DASH = "-"
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E")

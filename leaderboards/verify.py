@@ -11,15 +11,15 @@ from typing import Any
 
 from harness.bill import Bill
 from harness.files import canonical_json
-from harness.items import SIDES, Item, scores
-from harness.recheck import Mismatch as Mismatch
-from harness.record import ITEMS, LOG, RECORD, Record
-from harness.robustness import Cell
-from harness.scoring import EPS, costs_to_recover, task_numbers, utilities
+from harness.numbers.robustness import Cell
+from harness.numbers.scoring import EPS, costs_to_recover, task_numbers, utilities
+from harness.numbers.validity import digest_flags
+from harness.records.items import SIDES, Item, scores
+from harness.records.recheck import Mismatch as Mismatch
+from harness.records.record import ITEMS, LOG, RECORD, Record
+from harness.records.sections import Point
 from harness.search.curve import curve as curve_of
-from harness.sections import Point
 from harness.settings import Settings
-from harness.validity import digest_flags
 from leaderboards.load import Results, load_results
 
 TOLERANCE = 1e-9

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from record_factory import make_cell, write_cell
 
-from harness.sections import Flag
+from harness.records.sections import Flag
 
 ROOT = Path(__file__).parents[1]
 FULL: dict[str, Any] = {"name": "full", "learning_rate": 0.1}

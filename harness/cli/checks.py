@@ -104,7 +104,7 @@ def check_places(out: Path, cache: Path | None) -> None:
         UsageError: one cannot be made, is not writable or is full, or `out` holds records of another schema version.
     """
     from harness.files import check_output_folder
-    from harness.record import READABLE, RECORD, SCHEMA_VERSION, read_document
+    from harness.records.record import READABLE, RECORD, SCHEMA_VERSION, read_document
 
     check_output_folder(out)
     check_cache(cache)

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.executors.base import Executor, Place
-    from harness.scheduler import Rules
+    from harness.planning.scheduler import Rules
     from harness.spec import Spec
 
 EXECUTORS = ("local", "ray", "inline")
@@ -67,7 +67,7 @@ def executor(args: argparse.Namespace, cells: Sequence[Spec], data_dir: Path | N
     """What the options say, over the folders that they name."""
     from harness.cache import default_root
     from harness.executors.base import Place
-    from harness.scheduler import Rules
+    from harness.planning.scheduler import Rules
 
     place = Place(out=args.out.absolute(), cache=(args.cache or default_root()).absolute(),
                   data_dir=data_dir and data_dir.absolute(), claims=args.claims,

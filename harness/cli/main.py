@@ -13,10 +13,10 @@ from importlib.metadata import version
 from keyword import iskeyword
 from typing import NoReturn
 
-from harness import ranks
 from harness.errors import Outcome, UsageError
 from harness.files import cannot_write
-from harness.redact import redact
+from harness.loop import ranks
+from harness.records.redact import redact
 from harness.text import visible
 
 VERBS = ("run", "matrix", "merge", "leaderboard", "plot", "lock", "card", "import", "evaluate", "list", "verify",

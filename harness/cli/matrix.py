@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, check, run or resume, print the leaderboard of what ran."""
-    from harness.grid import plan
+    from harness.planning.grid import plan
 
     grid, common = _grid(args)
     cells = plan(grid, common)
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     checks.check_places(args.out, args.cache)
 
-    from harness.grid import run_matrix
-    from harness.live import Board
+    from harness.planning.grid import run_matrix
+    from harness.planning.live import Board
     from harness.quiet import quiet_libraries, stdout_kept
 
     quiet_libraries()
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    from harness.grid import AXES, split_file
+    from harness.planning.grid import AXES, split_file
     from harness.spec import layers, read_yaml
 
     grid, from_file = split_file(read_yaml(args.file)) if args.file else ({}, {})
@@ -107,9 +107,9 @@ def _print_plan(cells: list[Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([cell.model_dump(mode="json") | {"id": cell.id} for cell in cells], indent=1))
         return
-    from harness.estimate import estimated
-    from harness.live import duration
-    from harness.plan import jobs
+    from harness.planning.estimate import estimated
+    from harness.planning.live import duration
+    from harness.planning.plan import jobs
 
     rows = [[c.id, c.model.name, c.defense["name"], c.attack["name"], c.task["name"], c.seed] for c in cells]
     print(tabulate(rows, headers=["cell", "model", "defense", "attack", "task", "seed"], disable_numparse=True))
@@ -122,11 +122,11 @@ def _print_plan(cells: list[Any], args: argparse.Namespace) -> None:
 
 def _summary(cells: list[Any], out: Path) -> str:
     """How much there is to do, in one or two lines."""
-    from harness.estimate import estimated
-    from harness.live import duration
-    from harness.pieces import shared
-    from harness.plan import jobs
-    from harness.record import finished
+    from harness.planning.estimate import estimated
+    from harness.planning.live import duration
+    from harness.planning.pieces import shared
+    from harness.planning.plan import jobs
+    from harness.records.record import finished
 
     names = [name for cell in cells for name in shared(cell)]
     locks, references = (len({name for name in names if name.startswith(kind)}) for kind in ("lock-", "reference-"))
@@ -150,7 +150,7 @@ def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
     from leaderboards.board import leaderboard
 
     if args.json:
-        from harness.record import dumps, read_record
+        from harness.records.record import dumps, read_record
 
         separator = "["  # one at a time: there may be thousands
         for cell in cells:

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge, report."""
     from harness.files import check_output_folder
-    from harness.merge import merge
+    from harness.records.merge import merge
 
     check_output_folder(args.out)
     merged = merge(args.results, args.out)

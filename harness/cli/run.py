@@ -7,9 +7,9 @@ import os
 import sys
 from typing import Any
 
-from harness import ranks
 from harness.cli import checks, options
 from harness.cli.terminal import print_fitting
+from harness.loop import ranks
 
 HELP = "lock a model, attack it, print the scored table"
 EXAMPLES = """\
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resolve, run or resume, print."""
-    from harness.grid import plan
+    from harness.planning.grid import plan
     from harness.spec import layers
 
     specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
 
-    from harness.ahead import working_ahead
     from harness.cell import run_cell
+    from harness.planning.ahead import working_ahead
     from harness.progress import Progress
     from harness.quiet import stdout_kept
     from leaderboards.summary import cell_summary

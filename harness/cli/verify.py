@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.recheck import Mismatch
-    from harness.robustness import Cell
+    from harness.numbers.robustness import Cell
+    from harness.records.recheck import Mismatch
 
 HELP = "recompute every figure from items and hashes"
 EXAMPLES = """\
@@ -70,7 +70,7 @@ def _machine_checks(args: argparse.Namespace, cells: list[Cell]) -> tuple[list[M
         return [], []
     from harness.cache import default_root
     from harness.quiet import quiet_libraries, stdout_kept
-    from harness.recheck import recheck
+    from harness.records.recheck import recheck
 
     quiet_libraries()
     with stdout_kept():
@@ -86,7 +86,7 @@ def _second_runs(args: argparse.Namespace, cells: list[Cell]) -> tuple[list[Mism
     from harness.cell import run_cell
     from harness.progress import Progress
     from harness.quiet import quiet_libraries, stdout_kept
-    from harness.rerun import rerun
+    from harness.records.rerun import rerun
 
     quiet_libraries()
     from harness.workshop import Workshop

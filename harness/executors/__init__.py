@@ -1,1 +1,1 @@
-"""Where jobs run: in this process, in local processes, on a Ray cluster. `harness.scheduler` says what runs when."""
+"""Where jobs run: in this process, in local processes, on a Ray cluster. `harness.planning` says what runs when."""

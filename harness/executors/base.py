@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.claims import Mode
-from harness.plan import Job
+from harness.planning.claims import Mode
+from harness.planning.plan import Job
 from harness.progress import Progress
 from harness.tracking import Reporting
 

@@ -12,7 +12,7 @@ import time
 from multiprocessing.connection import Connection
 
 from harness.executors.base import Place, Said, Work
-from harness.plan import Job
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 TELL_EVERY = 0.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.executors.base import Event, Place, Said, Work
 from harness.executors.work import work
-from harness.plan import Job
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 

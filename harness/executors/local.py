@@ -22,7 +22,7 @@ from typing import Any
 from harness.executors.base import Ended, Event, Place, Work
 from harness.executors.child import kill_group, live
 from harness.executors.work import work
-from harness.plan import Job
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 PATIENCE = 5.0
@@ -30,8 +30,8 @@ PATIENCE = 5.0
 PRELOAD = ("harness.executors.server", "torch", "numpy", "scipy.stats", "pyarrow.parquet", "transformers",
            "transformers.modeling_utils",
            "transformers.generation.utils", "tokenizers", "accelerate", "peft", "lm_eval.evaluator",
-           "harness.executors.child", "harness.cell", "harness.workshop", "harness.pieces", "harness.loop",
-           "harness.engine", "harness.finetune", "harness.models.load", "harness.models.save",
+           "harness.executors.child", "harness.cell", "harness.workshop", "harness.planning.pieces", "harness.loop.run",
+           "harness.loop.engine", "harness.finetune", "harness.models.load", "harness.models.save",
            "harness.utility.fidelity",
            "harness.utility.lm_eval_bridge", "harness.meters.energy", "torch._inductor.config")  # fmt: skip
 """Modules that nearly every cell imports; none touches a device, or starts a thread that a fork would miss (Arrow's

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.claims import Claims
 from harness.executors.base import Ended, Event, Place, Work
 from harness.executors.local import PRELOAD, in_own_process
 from harness.executors.work import work
-from harness.plan import Job
+from harness.planning.claims import Claims
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 Storage = Literal["shared", "objects"]
@@ -152,7 +152,7 @@ class RayExecutor:
             self._parcels[running.job.id] = running.parcel
             return
         from harness.executors.parcels import unpack
-        from harness.merge import copy_cell
+        from harness.records.merge import copy_cell
 
         with tempfile.TemporaryDirectory(dir=self._place.out, prefix=".arrived-") as name:
             unpack(self._ray.get(running.parcel), Path(name))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from harness.claims import Claims
 from harness.errors import Outcome, UsageError
 from harness.executors.base import Ended, How, Place
 from harness.files import cannot_write
-from harness.plan import Job
+from harness.planning.claims import Claims
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 
@@ -39,7 +39,7 @@ def work(job: Job, place: Place, progress: Progress) -> Ended:
 def _do(job: Job, place: Place, progress: Progress) -> str:
     from harness.cache import Cache
     from harness.cell import run_cell
-    from harness.pieces import make
+    from harness.planning.pieces import make
     from harness.spec import Spec
     from harness.workshop import Workshop
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
 from harness.models.config_gate import check_config
-from harness.strict_json import loads
+from harness.records.strict_json import loads
 
 if TYPE_CHECKING:
     import torch

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from harness import probes, registry
 from harness.errors import Unavailable
+from harness.numbers.validity import RunSummary, run_flags
 from harness.search.curve import SearchCurve, curve
 from harness.search.run import Attempt, run_trials
 from harness.search.study import JOURNAL, Dead, Study
 from harness.search.undone import Undone
 from harness.seeds import derive
-from harness.validity import RunSummary, run_flags
 
 if TYPE_CHECKING:
-    from harness.items import Side
     from harness.meters.meter import Meter
     from harness.plugins import Released, Task
+    from harness.records.items import Side
     from harness.spec import Spec
     from harness.workshop import Workshop
 

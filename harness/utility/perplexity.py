@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from harness.corpus import corpus
 from harness.errors import UsageError
-from harness.items import PERPLEXITY
 from harness.plugins import ItemScore
+from harness.records.items import PERPLEXITY
 from harness.tasks.content import bucket
 from harness.tasks.lm_scoring import Chunk, chunks
 from harness.utility.spec import Perplexity, UtilitySpec

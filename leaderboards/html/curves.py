@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.record import Record
+from harness.records.record import Record
+from harness.records.sections import Point
 from harness.search.curve import SearchCurve
-from harness.sections import Point
 from leaderboards.html.pool import short
 
 Pair = list[float | None]

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from harness.bill import Bill
-from harness.record import Record
-from harness.robustness import AttackOutcome
-from harness.sections import Interval
+from harness.numbers.robustness import AttackOutcome
+from harness.records.record import Record
+from harness.records.sections import Interval
 from leaderboards import units
 from leaderboards.cell_table import CellRow, cells_of
 from leaderboards.formats import visible

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.record import Record
+from harness.records.record import Record
 
 HEAD, TAIL = "harness run --config /dev/stdin <<'SPEC'", "SPEC"
 

@@ -10,10 +10,10 @@ import torch
 from attack_cases import build, context, lock_like_dlr, released
 
 from harness.models.digest import weights_digest
+from harness.optim.zeroth_order import ZerothOrder
 from harness.testing import random_llama
 from harness.train_settings import TrainSettings
 from harness.training import train
-from harness.zeroth_order import ZerothOrder
 
 
 def test_the_steps_average_to_the_gradient() -> None:

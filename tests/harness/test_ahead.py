@@ -16,12 +16,12 @@ import torch
 from cell_cases import QUICK
 from processes import children, command_line
 
-from harness.ahead import pieces
 from harness.cache import Cache
 from harness.cell import run_cell
-from harness.pieces import make
+from harness.planning.ahead import pieces
+from harness.planning.pieces import make
 from harness.progress import Progress
-from harness.record import Record
+from harness.records.record import Record
 from harness.spec import Spec, resolve
 from harness.threads import ONE_THREAD_BELOW, threads_for, torch_threads, usable_cores
 from harness.workshop import Workshop

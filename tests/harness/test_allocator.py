@@ -9,7 +9,7 @@ import pytest
 
 HELD = """
 import ctypes, sys, torch
-from harness.allocator import keep_freed_memory
+from harness.loop.allocator import keep_freed_memory
 NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in NAMES.split()]

@@ -150,10 +150,10 @@ def test_damage_anywhere_never_gives_a_wrong_resume(
 
 
 def test_a_kill_while_saving_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import harness.checkpoint
+    import harness.loop.checkpoint
 
     model, *_ = once(tmp_path / "straight")
-    real, calls = harness.checkpoint.atomic_write_bytes, [0]
+    real, calls = harness.loop.checkpoint.atomic_write_bytes, [0]
 
     def dying(path: Path, data: bytes) -> None:
         calls[0] += 1
@@ -161,10 +161,10 @@ def test_a_kill_while_saving_leaves_the_older_checkpoint(tmp_path: Path, monkeyp
             raise KilledError
         real(path, data)
 
-    monkeypatch.setattr(harness.checkpoint, "atomic_write_bytes", dying)
+    monkeypatch.setattr(harness.loop.checkpoint, "atomic_write_bytes", dying)
     with pytest.raises(KilledError):
         once(tmp_path / "killed")
-    monkeypatch.setattr(harness.checkpoint, "atomic_write_bytes", real)
+    monkeypatch.setattr(harness.loop.checkpoint, "atomic_write_bytes", real)
     steps: list[int] = []
     again, resumed, _ = once(tmp_path / "killed")
     steps.append(resumed.steps)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.claims import Claims
 from harness.errors import UsageError
+from harness.planning.claims import Claims
 
 LEASE = 2.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cell_cases import SHORT
 
-from harness.cell_files import CellFiles
 from harness.cli.main import main
+from harness.records.cell_files import CellFiles
 from leaderboards.index import Index
 
 QUICK_LOCK = [
@@ -152,7 +152,7 @@ def test_a_cell_that_is_run_again_from_nothing_gives_the_same_scores(
 def test_verify_rechecks_the_shipped_base(tmp_path: Path) -> None:
     from record_factory import make_cell
 
-    from harness.recheck import recheck
+    from harness.records.recheck import recheck
 
     cell = make_cell()  # of tiny, with a base digest that is made up
     found, notes = recheck([cell], data_dir=None, cache=tmp_path)

@@ -163,8 +163,8 @@ def test_every_model_of_a_matrix_is_loaded_before_the_first_cell(saved: Path, tm
 
     from harness.executors.base import Place
     from harness.executors.inline import InlineExecutor
-    from harness.grid import plan, run_matrix
-    from harness.live import Board
+    from harness.planning.grid import plan, run_matrix
+    from harness.planning.live import Board
 
     shutil.copytree(saved, tmp_path / "nan")
     weights = tmp_path / "nan" / "model.safetensors"

@@ -10,9 +10,9 @@ import pytest
 
 from harness.cache import Cache
 from harness.cell import run_cell
+from harness.numbers.robustness import Cell, robustness
 from harness.progress import Progress
-from harness.record import Record
-from harness.robustness import Cell, robustness
+from harness.records.record import Record
 from harness.spec import Spec, resolve
 from harness.testing import byte_tokenizer, random_llama
 from harness.workshop import Workshop
@@ -72,7 +72,7 @@ def test_the_control_takes_the_bases_place_and_is_named_and_billed(
     assert record.utility.base is not None
     assert not [flag for flag in record.errors if flag.flag != "loss_not_falling"]
 
-    from harness.recheck import recheck
+    from harness.records.recheck import recheck
     from leaderboards.load import load_results
     from leaderboards.verify import verify
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from training_cases import SETTINGS, batches, context, run, same
 
 from harness.budget import Budget
-from harness.curvature import HISTORY, UNIT
-from harness.engine import Batch, plain_engine
 from harness.errors import OverBudget, UsageError
-from harness.line_search import SEARCH, LineSearchEngine
+from harness.loop.engine import Batch, plain_engine
 from harness.meters.memory import LiveStorages
 from harness.meters.meter import Meter
-from harness.optimizers import expected_state_bytes, state_bytes
-from harness.second_order import SecondOrderEngine
+from harness.optim.curvature import HISTORY, UNIT
+from harness.optim.line_search import SEARCH, LineSearchEngine
+from harness.optim.optimizers import expected_state_bytes, state_bytes
+from harness.optim.second_order import SecondOrderEngine
 from harness.testing import random_llama
 from harness.theory.quadratic import hessian_of_features
 from harness.training import TrainResult, TrainSettings, train

@@ -127,7 +127,7 @@ def offload_ready() -> None:
 def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
     import os
 
-    from harness.deepspeed_engine import zero_config
+    from harness.loop.deepspeed_engine import zero_config
 
     plain, first, a = member(tmp_path, **changes)
     environment, threads, linear = dict(os.environ), torch.get_num_threads(), torch.nn.functional.linear
@@ -149,7 +149,7 @@ def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
 
 
 def test_a_build_that_was_killed_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.deepspeed_engine import _sole_builder
+    from harness.loop.deepspeed_engine import _sole_builder
 
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     abandoned = tmp_path / "cpu_adam" / "lock"
@@ -162,8 +162,8 @@ def test_a_build_that_was_killed_holds_nobody_up(tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 @pytest.mark.usefixtures("offload_ready")
 def test_offload_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    from harness.deepspeed_engine import zero_config
     from harness.errors import UsageError
+    from harness.loop.deepspeed_engine import zero_config
 
     for changes in ({"save_steps": 1}, {"optim": "sgd"}):
         with pytest.raises(UsageError, match=next(iter(changes))):

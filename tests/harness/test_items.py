@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.items import (
+from harness.records.items import (
     COLUMNS,
     SIDES,
     Item,

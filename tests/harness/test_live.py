@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.live import Board
-from harness.plan import Job
+from harness.planning.live import Board
+from harness.planning.plan import Job
 
 
 def test_a_resumed_matrix_counts_the_cells_that_were_found_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ import pytest
 from record_factory import make_cell, make_items, write_cell
 
 from harness.cli.main import main
-from harness.merge import merge
-from harness.record import read_record
+from harness.records.merge import merge
+from harness.records.record import read_record
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.curvature import HESSIAN_DIAGONAL
 from harness.errors import Unavailable, UsageError
-from harness.muon import StackedMuon
-from harness.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, scale_rates, state_bytes
+from harness.optim.curvature import HESSIAN_DIAGONAL
+from harness.optim.muon import StackedMuon
+from harness.optim.optimizers import OPTIMIZERS, build_optimizer, expected_state_bytes, scale_rates, state_bytes
 from harness.train_settings import OPTIMIZER_NAMES, TrainSettings
 
 BY_GRADIENTS = sorted(set(OPTIMIZERS) - {*HESSIAN_DIAGONAL, "lbfgs"})
@@ -67,8 +67,8 @@ def test_without_a_planner_of_products_psgd_is_unavailable(monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron"])
 @pytest.mark.parametrize("shape", [(50, 3), (40, 3), (20, 37), (1, 40), (7,), (2, 3, 4)])
 def test_state_of_odd_shapes_is_foretold(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.kronecker.BLOCK", 16)
-    monkeypatch.setattr("harness.kronecker.WIDEST", 40)
+    monkeypatch.setattr("harness.optim.kronecker.BLOCK", 16)
+    monkeypatch.setattr("harness.optim.kronecker.WIDEST", 40)
     p = torch.nn.Parameter(torch.zeros(shape))
     optimizer = build_optimizer(name, [p], TrainSettings())
     p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ def test_what_cannot_be_resumed_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["shampoo", "soap", "psgd_kron", "sophia", "adahessian"])
 def test_without_the_library_it_is_unavailable_with_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.kronecker.importlib.util.find_spec", lambda module: None)
+    monkeypatch.setattr("harness.optim.kronecker.importlib.util.find_spec", lambda module: None)
     with pytest.raises(Unavailable, match=rf"optim={name} needs pytorch-optimizer \(pip install .lockbench\[optim\]"):
         build_optimizer(name, [torch.nn.Parameter(torch.zeros(2, 2))], TrainSettings())
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compact_thrift import BINARY, BOOL, I32, I64, Layout, ListOf, Reader
-from harness.items import Item, write_items
-from harness.parquet_footer import check_footer
+from harness.records.compact_thrift import BINARY, BOOL, I32, I64, Layout, ListOf, Reader
+from harness.records.items import Item, write_items
+from harness.records.parquet_footer import check_footer
 
 EVERY_BYTE = """
 import sys
 from pathlib import Path
 from harness.errors import UsageError
-from harness.items import read_items
+from harness.records.items import read_items
 path = Path(sys.argv[1])
 whole = path.read_bytes()
 words = []

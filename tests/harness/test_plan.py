@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
-from harness.estimate import Precedents, estimated
-from harness.grid import plan
-from harness.pieces import shared
-from harness.plan import Job, jobs
+from harness.planning.estimate import Precedents, estimated
+from harness.planning.grid import plan
+from harness.planning.pieces import shared
+from harness.planning.plan import Job, jobs
 from harness.spec import resolve
 
 

@@ -5,7 +5,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.provenance import Weights, code, collect, utc_now
+from harness.records.provenance import Weights, code, collect, utc_now
 
 
 def test_it_names_no_host_no_user_and_no_path() -> None:
@@ -26,7 +26,7 @@ def test_it_names_the_packages_and_the_machine() -> None:
 
 def test_the_commit_and_its_dirt_come_from_a_checkout_of_this_code(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    answers = {"ls-files": "harness/provenance.py", "rev-parse": "c" * 40, "status": " M harness/x.py"}
+    answers = {"ls-files": "harness/records/provenance.py", "rev-parse": "c" * 40, "status": " M harness/x.py"}
     found = code(tmp_path, lambda arguments: answers[arguments[0]])
     assert (found.commit, found.dirty) == ("c" * 40, True)
     clean = code(tmp_path, lambda arguments: {**answers, "status": ""}[arguments[0]])

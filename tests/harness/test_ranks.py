@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import probes
-from harness.record import Record
+from harness.records.record import Record
 from harness.testing import byte_tokenizer, random_llama
 
 COMMAND = ["-m", "harness.cli.main", "run", "--attack", "offload", "--set", "attack.zero_stage=3", "--set",

@@ -11,8 +11,8 @@ from record_factory import make_cell
 
 from harness.cell import layer_errors
 from harness.errors import UsageError
-from harness.record import ITEMS, LOG, RECORD, SCHEMA_FILE, Record, dumps, read_record, schema, write_record
-from harness.sections import Interval
+from harness.records.record import ITEMS, LOG, RECORD, SCHEMA_FILE, Record, dumps, read_record, schema, write_record
+from harness.records.sections import Interval
 
 number = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 words = st.none() | st.text()
@@ -65,7 +65,7 @@ def test_layer_errors_come_from_every_part_of_a_lock_and_are_finite() -> None:
 
 
 def test_the_shipped_schema_is_current() -> None:
-    command = 'python -c "from harness.record import schema, SCHEMA_FILE; SCHEMA_FILE.write_text(schema())"'
+    command = 'python -c "from harness.records.record import schema, SCHEMA_FILE; SCHEMA_FILE.write_text(schema())"'
     assert SCHEMA_FILE.read_text() == schema(), f"remake it: {command}"
 
 
@@ -106,7 +106,7 @@ def test_a_rewrite_that_dies_half_way_leaves_no_record(tmp_path: Path, monkeypat
     def die(path: Path, text: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.record.atomic_write_text", die)
+    monkeypatch.setattr("harness.records.record.atomic_write_text", die)
     with pytest.raises(KeyboardInterrupt):
         write_record(tmp_path, cell.record, cell.items, "second")
     assert read_record(tmp_path) is None

@@ -11,9 +11,9 @@ from record_factory import make_cell
 
 from harness.cli.main import main
 from harness.errors import UsageError
-from harness.record import ITEMS, read_record, write_record
-from harness.redact import HIDDEN, redact, redact_tree
-from harness.sections import Flag
+from harness.records.record import ITEMS, read_record, write_record
+from harness.records.redact import HIDDEN, redact, redact_tree
+from harness.records.sections import Flag
 from harness.spec import resolve
 
 SECRETS = {"HF_TOKEN": "abcd-efgh-ijkl", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG",

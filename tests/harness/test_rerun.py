@@ -11,9 +11,9 @@ import pytest
 from record_factory import make_cell
 
 from harness.errors import UsageError
-from harness.record import Record, write_record
-from harness.rerun import different, rerun, respecified
-from harness.robustness import Cell
+from harness.numbers.robustness import Cell
+from harness.records.record import Record, write_record
+from harness.records.rerun import different, rerun, respecified
 from harness.spec import Spec, resolve
 
 
@@ -55,7 +55,7 @@ def test_a_made_up_cell_is_found(tmp_path: Path) -> None:
 def test_another_machine_may_differ_within_the_interval(tmp_path: Path) -> None:
     cell = recorded()
     near = [replace(row, score=row.score * (1 + 1e-6)) for row in cell.items]
-    from harness.scoring import task_numbers
+    from harness.numbers.scoring import task_numbers
 
     numbers = task_numbers(near, cell.record.task.metric, cell.record.score.unit)
     moved = cell.record.model_copy(update={"score": numbers.score, "recovery": numbers.recovery})

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import METRIC, make_cell, make_items
 
-from harness.control_bases import on_one_base
-from harness.provenance import Weights
-from harness.robustness import Cell, label_of, labels, robustness
-from harness.sections import Flag
+from harness.numbers.control_bases import on_one_base
+from harness.numbers.robustness import Cell, label_of, labels, robustness
+from harness.records.provenance import Weights
+from harness.records.sections import Flag
 
 ERROR = (Flag(flag="unmoved", severity="error", detail="x"),)
 

@@ -11,10 +11,10 @@ from harness.cache import Cache
 from harness.cell import run_cell
 from harness.cli.main import main
 from harness.errors import UsageError
-from harness.grid import plan
+from harness.planning.grid import plan
 from harness.progress import Progress
-from harness.recheck import recheck
-from harness.record import Record
+from harness.records.recheck import recheck
+from harness.records.record import Record
 from harness.spec import Spec, resolve
 from harness.workshop import Workshop
 from leaderboards.load import load_results

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from harness.claims import Claims
 from harness.errors import UsageError
 from harness.executors.base import Ended, Event, Place
-from harness.grid import plan
-from harness.live import Board
-from harness.plan import Job, jobs
-from harness.record import Record, read_record
-from harness.scheduler import Rules, Scheduler
+from harness.planning.claims import Claims
+from harness.planning.grid import plan
+from harness.planning.live import Board
+from harness.planning.plan import Job, jobs
+from harness.planning.scheduler import Rules, Scheduler
+from harness.records.record import Record, read_record
 
 RULES = Rules(retries=2, pause=0.0)
 
@@ -162,7 +162,7 @@ def test_a_broken_model_and_a_full_disk_end_the_run_before_anything_else_starts(
 def test_what_another_command_has_claimed_waits_and_is_not_done_twice(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.scheduler.ASK_AGAIN", 0.01)
+    monkeypatch.setattr("harness.planning.scheduler.ASK_AGAIN", 0.01)
     todo = cells(attacks=["full", "lora"])
     cell = todo[-1]
     other = Claims(place.out).held(cell.id)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import METRIC, make_items
 
-from harness.items import Item, weighted_mean
-from harness.scoring import cost_to_recover, costs_to_recover, task_numbers, utilities
-from harness.sections import Point
+from harness.numbers.scoring import cost_to_recover, costs_to_recover, task_numbers, utilities
+from harness.records.items import Item, weighted_mean
+from harness.records.sections import Point
 
 
 def points(*scores: float, flops: float = 1.0) -> list[Point]:

@@ -265,7 +265,7 @@ def test_when_every_trial_dies_the_settings_as_given_remain(tmp_path: Path) -> N
     found = searched(tmp_path, hopeless, trials=3)
     assert (found.chosen, found.attack, len(found.trials)) == (None, GIVEN, 3)
 
-    from harness.validity import search_flags
+    from harness.numbers.validity import search_flags
 
     assert [(f.flag, f.severity) for f in search_flags({"attacked": found})] == [("search_failed", "warning")]
     other = found.model_copy(update={"trials": found.trials[:2]})

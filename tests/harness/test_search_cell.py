@@ -15,7 +15,7 @@ from harness.cache import Cache
 from harness.cell import run_cell
 from harness.plugins import Task
 from harness.progress import Progress
-from harness.record import Record
+from harness.records.record import Record
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve
 from harness.search.study import JOURNAL
@@ -267,7 +267,7 @@ def test_without_optuna_the_record_says_so(
 
 
 def test_a_search_is_another_attacker_in_the_ranking(done: tuple[Record, Path]) -> None:
-    from harness.robustness import attack_of, label_of, labels
+    from harness.numbers.robustness import attack_of, label_of, labels
 
     record, _ = done
     plain = record.model_copy(update={"spec": {key: part for key, part in record.spec.items() if key != "search"}})

@@ -6,7 +6,7 @@ import pytest
 
 from harness.executors import slots as module
 from harness.executors.slots import modules, slots
-from harness.grid import plan
+from harness.planning.grid import plan
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.items import Scores
-from harness.statistics import _fieller, bootstrap, wilson
+from harness.numbers.statistics import _fieller, bootstrap, wilson
+from harness.records.items import Scores
 
 TOP, BOTTOM = ("attacked", "base"), ("reference", "base")
 

@@ -20,8 +20,8 @@ from harness.cli.main import main
 from harness.errors import UsageError
 from harness.files import read_regular
 from harness.models.resolve import local_folder, resolve
+from harness.records.strict_json import loads
 from harness.spec import parse_value
-from harness.strict_json import loads
 from harness.strict_yaml import load_yaml, read_yaml
 from harness.text import visible
 
@@ -61,7 +61,7 @@ texts = odd_texts | values.map(lambda value: json.dumps(value).encode()) | st.bu
 def test_the_quick_reading_says_what_the_slow_one_says(text: bytes) -> None:
     quick = read(text)
     with pytest.MonkeyPatch.context() as only:
-        only.setattr("harness.strict_json._plain", lambda _: None)
+        only.setattr("harness.records.strict_json._plain", lambda _: None)
         assert read(text) == quick
 
 

@@ -12,7 +12,7 @@ from record_factory import make_cell, write_cell
 from harness import registry
 from harness.cli.main import main
 from harness.errors import UsageError
-from harness.grid import plan
+from harness.planning.grid import plan
 from harness.plugins import Knowledge
 from harness.suites import expand
 

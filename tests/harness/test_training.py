@@ -265,7 +265,7 @@ def test_nothing_to_train_is_a_usage_error(tmp_path: Path) -> None:
 def test_schedule_is_that_of_transformers(kind: Any) -> None:
     from transformers import get_scheduler
 
-    from harness.schedule import learning_rates, warmup_steps
+    from harness.loop.schedule import learning_rates, warmup_steps
 
     settings = TrainSettings(lr_scheduler_type=kind, learning_rate=0.5, warmup_ratio=0.1)
     rates = learning_rates(settings, 30)
@@ -279,14 +279,14 @@ def test_schedule_is_that_of_transformers(kind: Any) -> None:
 
 
 def test_warm_up_never_eats_all_steps() -> None:
-    from harness.schedule import learning_rates
+    from harness.loop.schedule import learning_rates
 
     for steps in range(1, 6):
         assert max(learning_rates(TrainSettings(warmup_ratio=0.99), steps)) > 0
 
 
 def test_eval_points_are_at_most_steps() -> None:
-    from harness.schedule import eval_steps
+    from harness.loop.schedule import eval_steps
 
     for steps in range(1, 40):
         for points in range(1, 12):
@@ -297,7 +297,7 @@ def test_eval_points_are_at_most_steps() -> None:
 
 
 def test_expected_rates_of_a_short_cosine() -> None:
-    from harness.schedule import learning_rates
+    from harness.loop.schedule import learning_rates
 
     rates = learning_rates(TrainSettings(learning_rate=1.0, warmup_ratio=0.0), 4)
     assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])

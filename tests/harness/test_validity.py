@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from harness.provenance import Weights
-from harness.sections import Flag, Interval, Point, Utilities, Utility
-from harness.validity import RunSummary, check
+from harness.numbers.validity import RunSummary, check
+from harness.records.provenance import Weights
+from harness.records.sections import Flag, Interval, Point, Utilities, Utility
 
 DIGESTS: dict[str, Any] = {"base": "b" * 64, "locked": "l" * 64, "attacked": ["1" * 64, "2" * 64],
                            "reference": ["3" * 64, "4" * 64]}  # fmt: skip

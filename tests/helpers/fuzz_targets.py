@@ -20,10 +20,10 @@ from typing import Any
 from hostile import NUMBERS, STRINGS, at, places
 
 from harness.errors import UsageError
-from harness.items import Item, check_items
-from harness.record import Record, parse_record, seal_of
-from harness.robustness import Cell
-from harness.strict_json import loads
+from harness.numbers.robustness import Cell
+from harness.records.items import Item, check_items
+from harness.records.record import Record, parse_record, seal_of
+from harness.records.strict_json import loads
 from harness.strict_yaml import load_yaml
 
 
@@ -229,7 +229,7 @@ def fuzz_leaderboard(data: bytes) -> None:
 
 @cache
 def _items_file() -> bytes:
-    from harness.items import write_items
+    from harness.records.items import write_items
 
     path = _folder() / "good.parquet"
     write_items(path, [Item("attacked", "m", seed, name, 1.0) for seed in (1, 2) for name in "abcde"])
@@ -238,7 +238,7 @@ def _items_file() -> bytes:
 
 def fuzz_items(data: bytes) -> None:
     """A file of items: refused, or read alike as objects and as arrays. (Arrow ended the process at some footers.)"""
-    from harness.items import read_items, read_table
+    from harness.records.items import read_items, read_table
 
     content = bytearray(_items_file())
     if data[:1] < b"\x20":

@@ -29,9 +29,9 @@ def main() -> None:
     from harness.executors.base import Place
     from harness.executors.ray import RayExecutor
     from harness.executors.resources import Resources
-    from harness.grid import plan, run_matrix, split_file
-    from harness.live import Board
-    from harness.scheduler import Rules
+    from harness.planning.grid import plan, run_matrix, split_file
+    from harness.planning.live import Board
+    from harness.planning.scheduler import Rules
 
     folder, storage = Path(sys.argv[1]), sys.argv[2]
     model = cheap_model(folder / "model")

@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "HF_HUB_OFFLINE": "1"}
 
 from harness.executors.base import Ended, Place
-from harness.plan import Job
+from harness.planning.plan import Job
 from harness.progress import Progress
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from harness.bill import Bill
 from harness.files import canonical_json
-from harness.items import Item
-from harness.provenance import Code, Provenance, Weights
-from harness.record import Record, write_record
-from harness.robustness import Cell
-from harness.scoring import costs_to_recover, task_numbers, utilities
-from harness.sections import Costs, Fidelity, Flag, ModelInfo, Point, TaskInfo
+from harness.numbers.robustness import Cell
+from harness.numbers.scoring import costs_to_recover, task_numbers, utilities
+from harness.records.items import Item
+from harness.records.provenance import Code, Provenance, Weights
+from harness.records.record import Record, write_record
+from harness.records.sections import Costs, Fidelity, Flag, ModelInfo, Point, TaskInfo
 
 METRIC = "bits"
 

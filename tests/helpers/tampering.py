@@ -15,8 +15,8 @@ from hostile import at, places
 
 from harness.errors import UsageError
 from harness.files import sha256
-from harness.items import COLUMNS, read_items
-from harness.record import ITEMS, LOG, RECORD, faults, parse_record, seal_of
+from harness.records.items import COLUMNS, read_items
+from harness.records.record import ITEMS, LOG, RECORD, faults, parse_record, seal_of
 
 OTHER: dict[str, Any] = {"model": "reference", "metric": "other", "seed": 77, "item": "elsewhere", "score": 0.125,
                          "weight": 3.0}  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
 from harness.errors import UsageError
-from harness.sections import Flag
+from harness.records.sections import Flag
 from harness.settings import Settings
 from leaderboards.board import leaderboard
 from leaderboards.formats import FORMATS, Table, render

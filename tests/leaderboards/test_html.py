@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
 from harness.errors import Unavailable
-from harness.record import Record
+from harness.records.record import Record
 from harness.spec import layers, resolve
 from leaderboards.board import leaderboard
 from leaderboards.columns import BOARD_COLUMNS

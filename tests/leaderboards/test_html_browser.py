@@ -16,11 +16,11 @@ import pytest
 from record_factory import make_cell
 
 from harness.bill import Bill
-from harness.provenance import Code, Machine
-from harness.record import Record
-from harness.robustness import Cell
+from harness.numbers.robustness import Cell
+from harness.records.provenance import Code, Machine
+from harness.records.record import Record
+from harness.records.sections import Flag
 from harness.search.curve import Searches, Trial, curve
-from harness.sections import Flag
 from leaderboards.html.page import page
 from leaderboards.load import Results, Skipped, load_results
 from leaderboards.ranking import rank

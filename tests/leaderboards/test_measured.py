@@ -11,8 +11,8 @@ from record_factory import make_cell, write_cell
 
 from harness.cli.main import main
 from harness.models.card import Card, with_measured
-from harness.robustness import Cell
-from harness.sections import Flag
+from harness.numbers.robustness import Cell
+from harness.records.sections import Flag
 
 OURS, THEIRS = "c" * 64, "d" * 64
 UNMOVED = (Flag(flag="unmoved", severity="error", detail="x"),)

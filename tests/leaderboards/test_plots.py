@@ -10,7 +10,7 @@ from record_factory import make_cell, write_cell
 from harness.bill import Bill
 from harness.cli.main import main
 from harness.errors import Unavailable
-from harness.record import Record
+from harness.records.record import Record
 from harness.search.curve import Searches, Trial, curve
 from leaderboards.load import load_results
 from leaderboards.plots import board_figure, heat_map, search_figure, trajectory_figure

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from record_factory import make_cell
 
-from harness.sections import Flag
+from harness.records.sections import Flag
 from leaderboards.cell_table import cells_of
 from leaderboards.load import Results, Skipped
 from leaderboards.ranking import rank

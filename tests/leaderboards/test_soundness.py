@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from record_factory import make_cell
 
-from harness.sections import Flag
+from harness.records.sections import Flag
 from leaderboards.load import Results
 from leaderboards.ranking import rank
 from leaderboards.rows import board_rows

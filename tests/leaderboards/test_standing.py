@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from record_factory import make_cell
 
-from harness.robustness import robustness
-from harness.sections import Interval
+from harness.numbers.robustness import robustness
+from harness.records.sections import Interval
 from leaderboards.ranking import rank
 from leaderboards.standing import places, standard, suite_attacks
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell
 
-from harness.sections import Flag
+from harness.records.sections import Flag
 from leaderboards.summary import cell_summary, utility_table
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from record_factory import METRIC, make_cell, write_cell
 
-from harness.provenance import Weights
-from harness.record import LOG, Record
-from harness.robustness import Cell
+from harness.numbers.robustness import Cell
+from harness.records.provenance import Weights
+from harness.records.record import LOG, Record
 from leaderboards.verify import verify, verify_cell
 
 

@@ -1,0 +1,301 @@
+"""Training under DeepSpeed ZeRO with CPU offload, through accelerate's plug-in, here or on a launcher's ranks.
+
+DeepSpeed patches the modules and parameters it is given, and leaves a process group, environment variables and caches
+behind. So it trains a copy of the model; the trained weights are copied back, and the globals are put back, which
+leaves the plain model and the process as they would be without DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock
+from torch._C._distributed_c10d import HashStore
+
+from harness.cache import default_root
+from harness.errors import Unavailable, UsageError
+from harness.loop import ranks
+from harness.loop.engine import Batch, LossFn, make_accelerator
+from harness.meters.memory import module_bytes
+from harness.optim.optimizers import build_optimizer
+from harness.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from harness.plugins import Context
+
+_ENVIRONMENT = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "LOCAL_SIZE": "1",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "lo",
+                "ACCELERATE_USE_DEEPSPEED": "true", "DEEPSPEED_LOG_LEVEL": "error"}  # fmt: skip
+
+_LAUNCHERS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT",
+              "GLOO_SOCKET_IFNAME"}  # fmt: skip
+"""Set by the launcher where there is one."""
+
+
+def zero_config(stage: int, *, offload_optimizer: bool = True, offload_param: bool = False) -> dict[str, Any]:
+    """A DeepSpeed configuration for `train(deepspeed=...)`: ZeRO `stage` (2 or 3) with CPU offload.
+
+    Batch sizes, precision and clipping are filled in from the training settings, bucket sizes from the model. Stage 3
+    with `offload_param` keeps only the module at work on the device.
+    """
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
+    if offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
+    if stage == 3:
+        zero |= {"stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0,
+                 "stage3_param_persistence_threshold": 0}  # fmt: skip
+        if offload_param:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": False}
+    return {"zero_optimization": zero}
+
+
+class _HookWatch:
+    """Like `GradientWatch`, by hooks: ZeRO moves gradients away as soon as they are there; DeepSpeed does the clip.
+
+    A gradient that is not finite is recorded and replaced by zero.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
+        self.missing = {name for name, _ in named}
+        self.nonfinite: set[str] = set()
+        self.finite = True
+        for name, p in named:
+            p.register_hook(partial(self._saw, name))  # type: ignore[no-untyped-call]
+
+    def _saw(self, name: str, grad: torch.Tensor) -> torch.Tensor | None:
+        self.missing.discard(name)
+        if bool(grad.isfinite().all()):
+            return None
+        self.nonfinite.add(name)
+        self.finite = False
+        return torch.zeros_like(grad)
+
+
+class DeepSpeedEngine:
+    """The methods of `harness.loop.engine.Engine` over a DeepSpeed engine of world size 1."""
+
+    evaluations = most_evaluations = 1
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        named: Sequence[tuple[str, torch.nn.Parameter]],
+        settings: TrainSettings,
+        context: Context,
+        loss_fn: LossFn,
+        config: dict[str, Any],
+    ) -> None:
+        _check(settings, context)
+        self.ranks, self._rank = ranks.size(), ranks.rank()
+        self._plain, self._loss_fn, self._settings = dict(named), loss_fn, settings
+        self._globals = _globals_kept(context.device)
+        self._globals.__enter__()
+        try:
+            self._start(model, context, copy.deepcopy(config))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, model: torch.nn.Module, context: Context, config: dict[str, Any]) -> None:
+        from accelerate import DeepSpeedPlugin
+
+        settings, clip = self._settings, self._settings.max_grad_norm
+        if settings.per_device_train_batch_size % self.ranks:
+            given = f"per_device_train_batch_size={settings.per_device_train_batch_size}"
+            raise UsageError(f"{given} cannot be shared out to {self.ranks} ranks alike")
+        config = {
+            "train_micro_batch_size_per_gpu": settings.per_device_train_batch_size // self.ranks,
+            "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+            "gradient_clipping": clip,
+            "zero_allow_untested_optimizer": True,
+            "wall_clock_breakdown": False,
+            "steps_per_print": 1 << 60,
+        } | config  # fmt: skip
+        twin = copy.deepcopy(model).train()
+        params = [p for p in twin.parameters() if p.requires_grad]
+        self._twin = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
+        self._count, self._weights = sum(p.numel() for p in params), module_bytes(twin)
+        self._largest = max(sum(p.nbytes for p in module.parameters(recurse=False)) for module in twin.modules())
+        self._zero = config.setdefault("zero_optimization", {})
+        widest = max(p.numel() for p in params)  # the default of 5e8 elements would be billed as 2 GB on the device
+        for bucket in ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size"):
+            self._zero.setdefault(bucket, widest)
+        if self.ranks > 1:
+            _build(self._zero)  # what follows is done together, and a lock around it would never open
+        with _sole_builder() if self.ranks == 1 else nullcontext():
+            accelerator = make_accelerator(
+                "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
+            self.watch = _HookWatch(self._twin)
+            self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
+        self.device: torch.device = accelerator.device
+        self._micro, self._stepped = 0, False
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """See `Engine`."""
+        if self._micro:
+            self._engine.step()  # ends the micro-batch before this one; updates nothing yet
+        self._micro += 1
+        loss = self._loss_fn(self._engine, {key: value[self._rank :: self.ranks] for key, value in batch.items()})
+        return loss if self.ranks == 1 else _of_all(loss, self.ranks)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See `Engine`; DeepSpeed divides by the accumulation steps."""
+        self._engine.backward(loss)
+
+    def update(self, learning_rate: float) -> bool:
+        """See `Engine`."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        finite, self.watch.finite, self._micro, self._stepped = self.watch.finite, True, 0, True
+        return finite
+
+    def resident_bytes(self) -> int:
+        """Weights and gradients on the device, by the configuration; what is offloaded is not.
+
+        With parameter offload DeepSpeed may keep up to `stage3_max_live_parameters`, and needs at least the largest
+        module. With optimizer offload gradients leave the device bucket by bucket (buckets are seen as activations).
+        """
+        weights, gradients = self._weights, self.gradient_bytes()
+        stage = int(self._zero.get("stage", 0))  # 2 and 3 split gradients between the ranks, 3 also the weights
+        weights, gradients = (n // self.ranks if stage >= least else n for n, least in ((weights, 3), (gradients, 2)))
+        if _offloaded(self._zero, "offload_param"):
+            live = 4 * int(self._zero.get("stage3_max_live_parameters", 1e9))
+            weights = min(weights, max(self._largest, live))
+        return weights + (0 if _offloaded(self._zero, "offload_optimizer") else gradients)
+
+    def gradient_bytes(self) -> int:
+        """See `Engine`."""
+        return 4 * self._count
+
+    def optimizer_bytes(self) -> int:
+        """See `Engine`: two states and, under ZeRO, the fp32 master copy."""
+        return 12 * self._count
+
+    def offloaded_bytes(self) -> int:
+        """See `Engine`."""
+        return self.optimizer_bytes() if _offloaded(self._zero, "offload_optimizer") else 0
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """See `Engine`: copies the trained weights into the plain model."""
+        if self._stepped:
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            with torch.no_grad():
+                for name, p in self._twin:
+                    self._plain[name].copy_(safe_get_full_fp32_param(p))
+        yield
+
+    def close(self) -> None:
+        """See `Engine`."""
+        if hasattr(self, "_engine"):
+            with self.gathered():
+                self._engine.destroy()
+                del self._engine, self._twin
+        self._globals.__exit__(None, None, None)
+
+
+@contextmanager
+def _sole_builder() -> Iterator[None]:
+    """One process at a time compiles DeepSpeed's CPU optimizer and communication, which their first use does.
+
+    torch marks a build by a file `lock`, which a killed build leaves behind, and every later process would wait for it
+    for ever. Under a lock of the operating system, which ends with its process, such a file is nobody's.
+    """
+    folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "building"):
+        for abandoned in folder.rglob("lock"):
+            abandoned.unlink()
+        yield
+
+
+def _build(zero: dict[str, Any]) -> None:
+    """Compile now what DeepSpeed would compile while the ranks wait for each other."""
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.comm.torch import build_shm_op
+
+    with _sole_builder():
+        if get_accelerator().device_name() == "cpu":
+            build_shm_op()
+        if _offloaded(zero, "offload_optimizer"):
+            get_accelerator().create_op_builder("CPUAdamBuilder").load()
+
+
+def _of_all(loss: torch.Tensor, count: int) -> torch.Tensor:
+    """The mean loss of all ranks' shares, with the gradient of this one's; DeepSpeed averages the gradients."""
+    mean = loss.detach().clone()
+    torch.distributed.all_reduce(mean)
+    return loss + (mean / count - loss.detach())
+
+
+def _offloaded(zero: dict[str, Any], part: str) -> bool:
+    return bool(zero.get(part, {}).get("device", "none") != "none")
+
+
+def _check(settings: TrainSettings, context: Context) -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise Unavailable("needs deepspeed (pip install 'lockbench[deepspeed]')")
+    if settings.save_steps:
+        raise UsageError("save_steps: resuming is not supported under DeepSpeed, set save_steps=0")
+    if settings.optim != "adamw_torch":
+        raise UsageError(f"optim={settings.optim!r}: under DeepSpeed only adamw_torch is allowed")
+    if context.device == "cpu" and torch.cuda.is_available():
+        raise Unavailable("DeepSpeed uses the GPU where there is one: run with --device cuda")
+
+
+@contextmanager
+def _globals_kept(device: str) -> Iterator[None]:
+    """Environment, thread count, process group and the caches of DeepSpeed and accelerate are as before afterwards.
+
+    So is `torch.nn.functional.linear`: ZeRO-3 replaces it for the whole process "until manually reset", and whatever
+    trained after it would run, and be billed, through DeepSpeed's kernel (its checkpointing repeats one more product).
+    """
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    linear = torch.nn.functional.linear
+    alone = ranks.size() == 1
+    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if alone or key not in _LAUNCHERS})
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(default_root() / "torch_extensions"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if not alone:
+        ranks.join()
+    own = not torch.distributed.is_initialized()
+    if own:  # a store in memory: no port is opened
+        backend, store = "gloo" if device == "cpu" else "nccl", HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.nn.functional.linear = linear
+        _forget(own)
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+
+
+def _forget(own: bool) -> None:
+    """Drop the process group and what DeepSpeed remembers of it."""
+    import deepspeed.comm.comm
+    from accelerate.state import AcceleratorState, GradientState
+    from deepspeed.utils import groups
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    if own:
+        torch.distributed.destroy_process_group()
+        deepspeed.comm.comm.cdb = None
+        for name in ("_WORLD_GROUP", "_ZERO_PARAM_INTRA_PARALLEL_GROUP", "_TENSOR_MODEL_PARALLEL_GROUP",
+                     "_MODEL_PARALLEL_GROUP", "_DATA_PARALLEL_GROUP", "mesh_device"):  # fmt: skip
+            setattr(groups, name, None)

@@ -1,0 +1,290 @@
+"""The inside of `harness.training.train`: one run, from plan to proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.bill import Bill
+from harness.loop.checkpoint import Checkpoint, fingerprint, optimizer_state, restore_optimizer
+from harness.loop.engine import Batch, Engine
+from harness.loop.proof import tensor_hash, tensor_hashes
+from harness.loop.reproducible import random_state_kept
+from harness.loop.schedule import eval_steps, learning_rates, plan_steps
+from harness.meters.flops import FlopCounter
+from harness.meters.micro import MicroCost, measure_micro
+from harness.train_settings import TrainSettings
+from harness.training import Batches, TrainResult, TrajectoryPoint
+
+if TYPE_CHECKING:
+    from harness.plugins import Context
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a checkpoint keeps beside tensors."""
+
+    steps: int
+    """Planned steps."""
+    limit: str
+    """What limits them."""
+    step: int = 0
+    """Steps done."""
+    losses: list[float] = field(default_factory=list)
+    trajectory: list[TrajectoryPoint] = field(default_factory=list)
+    skipped: int = 0
+    """Steps whose update was skipped because a gradient was not finite."""
+
+
+class Run:
+    """One training run over an engine; use `execute` once."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        batches: Batches,
+        settings: TrainSettings,
+        context: Context,
+        engine: Engine,
+        named: Sequence[tuple[str, torch.nn.Parameter]],
+        *,
+        label: str,
+        probe: Callable[[Any], float] | None,
+        stop: Callable[[int], bool] | None,
+        beside_bytes: int,
+        spare_flops: float,
+    ) -> None:
+        self._model, self._batches, self._settings, self._context = model, batches, settings, context
+        self._engine, self._named, self._label, self._probe, self._stop = engine, named, label, probe, stop
+        self._meter, self._beside = context.meter, beside_bytes
+        self._costs: dict[tuple[Any, ...], MicroCost] = {}
+        self._spare, self._dearest = spare_flops * settings.gradient_accumulation_steps, 0.0
+        self._spent, self._resumed_at = Bill(), -1
+        self._seconds_before = self._meter.total.seconds
+        self._first = batches(0, 0)
+        self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps * engine.most_evaluations
+        self._allowed = self._meter.remaining()
+        steps, limit = plan_steps(settings.max_steps, self._allowed, self._tokens)
+        self._state = State(steps=steps, limit=limit)
+        self._plan()
+        with engine.gathered():
+            self._before = tensor_hashes(named)
+        self._checkpoint = self._open_checkpoint() if settings.save_steps else None
+
+    def execute(self) -> TrainResult:
+        """Train to the end of the plan, the budget or the caller's stop."""
+        self._resume()
+        state, stopped = self._state, ""
+        if state.step == 0:
+            self._score()
+        while state.step < state.steps and not stopped:
+            self._one_step()
+            stopped = self._reason_to_stop()
+            last = bool(stopped) or state.step == state.steps
+            if state.step in self._points or (last and self._points):
+                self._score()
+            if not last:
+                self._save()
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
+        return self._result(stopped or state.limit)
+
+    def _one_step(self) -> None:
+        state, losses, once = self._state, [], Bill()
+        for micro in range(self._settings.gradient_accumulation_steps):
+            batch = self._batches(state.step, micro) if state.step or micro else self._first
+            tokens = count_tokens(batch)
+            batch = {key: value.to(self._engine.device) for key, value in batch.items()}
+            loss, cost = self._micro(batch, micro)
+            losses.append(loss)
+            bill = Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens)
+            self._charge(bill)
+            once = once.plus(bill)
+        self._dearest = max(self._dearest, once.flops)
+        finite = self._engine.update(self._rates[state.step])
+        for _ in range(self._engine.evaluations - 1):  # a line search looked at the same batches again
+            self._charge(once)
+        state.skipped += not finite
+        state.step += 1
+        state.losses.append(float(torch.stack(losses).mean()))
+        self._charge(Bill(steps=1))
+        if len(state.losses) == 1 or self._resumed_at == state.step - 1:
+            self._charge_memory(max(cost.peak_bytes for cost in self._costs.values()))  # now with the real state
+        self._context.progress(self._label, state.step, state.steps)
+        total = self._meter.total
+        self._context.log({f"{self._label}/loss": state.losses[-1],
+                           f"{self._label}/learning_rate": self._rates[state.step - 1],
+                           "tokens": total.tokens, "flops": total.flops}, state.step)  # fmt: skip
+
+    def _micro(self, batch: Batch, micro: int) -> tuple[torch.Tensor, MicroCost]:
+        key = (micro > 0, *((name, tuple(t.shape), t.dtype) for name, t in sorted(batch.items())))
+        if cost := self._costs.get(key):
+            with FlopCounter() if self._spare else nullcontext() as counter:
+                loss = self._engine.forward(batch)
+                forward = counter.total if counter else 0
+                self._engine.backward(loss)
+            if counter:
+                cost = replace(cost, forward_flops=forward, backward_flops=counter.total - forward)
+            return loss.detach(), cost
+        params = [p for _, p in self._named]
+        loss, cost = measure_micro(lambda: self._engine.forward(batch), self._engine.backward, params)
+        cost = cost.on_ranks(getattr(self._engine, "ranks", 1))  # each does an equal share; the bill is of all
+        self._costs[key] = cost
+        self._charge(Bill(kept_for_backward_bytes=cost.kept_for_backward_bytes,
+                          peak_backward_bytes=cost.peak_backward_bytes))  # fmt: skip
+        self._charge_memory(cost.peak_bytes)
+        if self._state.step == 0 and micro == 0:
+            self._replan(cost)
+        return loss, cost
+
+    def _replan(self, cost: MicroCost) -> None:
+        """Now that the FLOPs of a step are known, and before the first update: does the plan still fit?"""
+        passes = self._settings.gradient_accumulation_steps * self._engine.most_evaluations
+        flops = (cost.forward_flops + cost.backward_flops) * passes
+        left = self._allowed
+        if left.flops is not None:
+            left = replace(left, flops=max(0.0, left.flops - self._spare))
+        steps, limit = plan_steps(self._state.steps, left, self._tokens, flops)
+        if steps < self._state.steps:
+            self._state.steps, self._state.limit = steps, limit
+            self._plan()
+
+    def _plan(self) -> None:
+        self._rates = learning_rates(self._settings, self._state.steps)
+        self._points = eval_steps(self._state.steps, self._settings.eval_points) if self._probe else set()
+
+    def _charge(self, bill: Bill) -> None:
+        self._spent = self._spent.plus(bill)
+        self._meter.charge(bill)
+
+    def _charge_memory(self, activations: int) -> None:
+        """Gradients, optimizer state and the peak on the device: accounted on CPU, the allocator's on CUDA."""
+        optimizer, device = self._engine.optimizer_bytes(), self._engine.device
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+        else:
+            on_device = optimizer - self._engine.offloaded_bytes()
+            peak = self._engine.resident_bytes() + self._beside + on_device + activations
+        params = [p for _, p in self._named]
+        self._charge(Bill(
+            optimizer_bytes=optimizer,
+            gradient_bytes=self._engine.gradient_bytes(),
+            trainable_parameters=sum(p.numel() for p in params),
+            peak_device_bytes=peak,
+        ))  # fmt: skip
+
+    def _reason_to_stop(self) -> str:
+        ended = self._stop is not None and self._stop(self._state.step)  # asked after every step, the last included
+        left = self._meter.seconds_left()
+        if left is not None and left <= 0:
+            return "seconds"
+        flops = self._meter.remaining().flops if self._spare else None
+        if flops is not None and flops < self._dearest + self._spare:
+            return "flops"
+        return "stop" if ended else ""
+
+    def _score(self) -> None:
+        """One point of the trajectory; neither time nor random numbers nor modes are touched."""
+        if not self._points or self._probe is None:
+            return
+        total = self._meter.total
+        with self._meter.pause(), random_state_kept(), evaluated(self._model), torch.no_grad(), self._engine.gathered():
+            score = float(self._probe(self._model))
+        self._state.trajectory.append(
+            TrajectoryPoint(step=self._state.step, tokens=total.tokens, flops=total.flops, score=score))  # fmt: skip
+        self._context.log({f"{self._label}/selection_score": score}, self._state.step)
+
+    def _result(self, stopped: str) -> TrainResult:
+        with self._engine.gathered():
+            unmoved = [name for name, p in self._named if tensor_hash(p) == self._before[name]]
+        watch, state = self._engine.watch, self._state
+        return TrainResult(
+            steps=state.step,
+            losses=state.losses,
+            trajectory=state.trajectory,
+            trained=[name for name, _ in self._named],
+            unmoved=unmoved,
+            missing_gradients=sorted(watch.missing),
+            nonfinite_gradients=sorted(watch.nonfinite),
+            stopped_by=stopped,
+            extra={"skipped_steps": state.skipped} if state.skipped else {},
+        )
+
+    # Checkpoints
+
+    def _open_checkpoint(self) -> Checkpoint:
+        state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        return Checkpoint(self._context.folder, self._label, fingerprint(
+            settings=self._settings.model_dump(mode="json"), seed=self._context.seed, label=self._label,
+            bf16=self._context.bf16, budget=self._meter.budget.model_dump(mode="json"), points=sorted(self._points),
+            batch=tensor_hashes(sorted(self._first.items())), model=tensor_hashes(state.items()),
+            trained=[name for name, _ in self._named],
+        ))  # fmt: skip
+
+    def _save(self) -> None:
+        if self._checkpoint is None or self._state.step % self._settings.save_steps:
+            return
+        tensors, numbers = optimizer_state(self._engine.optimizer, self._names())
+        for name, value in self._kept():
+            tensors[f"model/{name}"] = value
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self._engine.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self._engine.device)
+        seconds = self._meter.total.seconds - self._seconds_before
+        bill = self._spent.plus(Bill(seconds=seconds))
+        watch = self._engine.watch
+        self._checkpoint.save(self._state.step, tensors, {
+            "state": asdict(self._state), "bill": bill.model_dump(mode="json"), "optimizer": numbers,
+            "missing": sorted(watch.missing), "nonfinite": sorted(watch.nonfinite),
+        })  # fmt: skip
+
+    def _resume(self) -> None:
+        found = self._checkpoint.load() if self._checkpoint is not None else None
+        if found is None:
+            return
+        tensors, scalars = found
+        with torch.no_grad():
+            for name, value in self._kept():
+                value.copy_(tensors[f"model/{name}"])
+        restore_optimizer(self._engine.optimizer, self._names(), tensors, scalars["optimizer"])
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], self._engine.device)
+        trajectory = [TrajectoryPoint(**point) for point in scalars["state"].pop("trajectory")]
+        self._state = State(**scalars["state"], trajectory=trajectory)
+        self._engine.watch.missing, self._engine.watch.nonfinite = set(scalars["missing"]), set(scalars["nonfinite"])
+        self._resumed_at = self._state.step
+        self._plan()
+        self._charge(Bill(**scalars["bill"]))
+
+    def _kept(self) -> list[tuple[str, torch.Tensor]]:
+        return [*((name, p) for name, p in self._named), *self._model.named_buffers()]
+
+    def _names(self) -> dict[torch.Tensor, str]:
+        return {p: name for name, p in self._named}
+
+
+def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
+    """Tokens of a micro-batch: elements of `input_ids`, else the leading sizes of its first tensor; an image is one."""
+    if "input_ids" in batch:
+        return batch["input_ids"].numel()
+    if "pixel_values" in batch:
+        return len(batch["pixel_values"])
+    first = next(iter(batch.values()))
+    return first.numel() // first.shape[-1] if first.ndim > 1 else first.numel()
+
+
+@contextmanager
+def evaluated(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

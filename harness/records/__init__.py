@@ -1,0 +1,1 @@
+"""What a finished cell leaves: the record, its items and their files, read strictly, checked and merged."""

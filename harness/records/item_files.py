@@ -1,0 +1,191 @@
+"""Items out of a parquet file that may come from anybody: what its footer claims is looked at before a page is decoded.
+
+A ranking reads the items of ten thousand cells and needs arrays of them, not objects. `columns` gives it those where it
+can show that nothing in them would be refused; whatever else is there goes through `harness.records.items.check_items`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from harness.records.cell_files import MAX_BYTES
+from harness.records.items import (
+    COLUMNS,
+    LARGEST_SCORE,
+    LONGEST_NAME,
+    MAX_ROWS,
+    NAMES,
+    SEEDED,
+    SIDES,
+    Item,
+    ItemTable,
+    Scores,
+    Side,
+    check_items,
+)
+from harness.records.parquet_footer import check_footer
+
+_KINDS = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
+_PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
+_SEEDED = np.array([side in SEEDED for side in SIDES])
+_KEYS = 2**62
+"""So many (side, seed, item) can be numbered."""
+
+Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class Columns(ItemTable):
+    """Items of one metric, as arrays of one entry an item; all of them would pass `check_items`."""
+
+    def __init__(
+        self, metric: str, names: tuple[str, ...], sides: Numbers, seeds: Numbers, items: Numbers, values: Floats,
+        weights: Floats,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            metric: of all of them.
+            names: ids of items, sorted.
+            sides: places in `SIDES`.
+            seeds: anything for the sides that have none.
+            items: places in `names`.
+            values: scores.
+            weights: weights.
+        """
+        self.metric, self.names, self.weights = metric, names, weights
+        self.sides, self.seeds, self.items, self.values = sides, seeds, items, values
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        arrays = (self.sides, self.seeds, self.items, self.values, self.weights)
+        for side, seed, item, value, weight in zip(*(array.tolist() for array in arrays), strict=True):
+            model = SIDES[side]
+            yield Item(model, self.metric, seed if model in SEEDED else None, self.names[item], value, weight)
+
+    def scores(self, model: Side, metric: str) -> Scores | None:
+        """See `harness.records.items.scores`."""
+        rows = np.flatnonzero((self.sides == SIDES.index(model)) & (metric == self.metric))
+        if not len(rows):
+            return None
+        found, place = np.unique(self.seeds[rows], return_inverse=True) if model in SEEDED else (None, 0)
+        seeds = (None,) if found is None else tuple(found.tolist())
+        names = self.items[rows]
+        have = np.bincount(names, minlength=len(self.names)) > 0
+        items = np.flatnonzero(have)
+        names_of = self.names if have.all() else tuple(map(self.names.__getitem__, items.tolist()))
+        if len(rows) != len(seeds) * len(items):
+            raise ValueError(f"the seeds of {model} did not score the same items in {metric!r}")
+        values, weights = np.empty((2, len(items), len(seeds)))
+        at = (np.cumsum(have) - 1)[names]
+        values[at, place], weights[at, place] = self.values[rows], self.weights[rows]
+        if (weights != weights[:, :1]).any():
+            raise ValueError(f"the seeds of {model} weigh the same item differently in {metric!r}")
+        return Scores(names_of, seeds, values, weights[:, 0])
+
+
+def rows(data: bytes, metric: str | None) -> list[Item]:
+    """The items of a file, of one metric or of all.
+
+    Raises:
+        pa.ArrowException, OSError, ValueError, TypeError: not a whole file of items.
+    """
+    return check_items(_items(_table(data), metric))
+
+
+def columns(data: bytes, metric: str) -> Sequence[Item]:
+    """`rows`, with arrays behind them where that is possible; it raises the same."""
+    table = _table(data)
+    try:
+        found = _columns(table, metric)
+    except (pa.ArrowException, ValueError):
+        found = None
+    return check_items(_items(table, metric)) if found is None else found
+
+
+def _table(data: bytes) -> Any:
+    """All rows. Text is read as dictionaries: a long name that a million rows share is one text, not a million."""
+    check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
+                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
+    types = [(field.name, field.type) for field in file.schema_arrow]
+    stored = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types}
+    if list(stored.items()) != list(_KINDS.items()):
+        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != _KINDS.get(name)]
+        raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
+    table = file.read(use_threads=False)  # small: threads cost more
+    table.validate(full=True)  # a damaged page may point beyond its dictionary, or hold no UTF-8
+    return table
+
+
+def _items(table: Any, metric: str | None) -> Iterable[Item]:
+    if metric is not None:
+        table = table.filter(pc.equal(table["metric"].cast(pa.string()), metric))
+    return (Item(*row) for row in zip(*(_values(table[name]) for name in COLUMNS), strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values; equal texts are one object."""
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    values = []
+    for chunk in column.chunks:
+        names = chunk.dictionary.to_pylist()
+        values += [None if index is None else names[index] for index in chunk.indices.to_pylist()]
+    return values
+
+
+def _columns(table: Any, metric: str) -> Columns | None:
+    """The rows of one metric; None where something in them may be refused, or they do not come in one piece."""
+    columns = dict(zip(COLUMNS, table.columns, strict=True))
+    if any(column.num_chunks != 1 or (name != "seed" and column.null_count) for name, column in columns.items()):
+        return None
+    chunks = {name: column.chunk(0) for name, column in columns.items()}
+    texts = {name: chunks[name].dictionary.to_numpy(zero_copy_only=False).tolist() for name in NAMES}
+    if texts["metric"].count(metric) != 1 or len(metric) > LONGEST_NAME:
+        return None
+    keep = np.flatnonzero(chunks["metric"].indices.to_numpy() == texts["metric"].index(metric))
+    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[chunks["model"].indices.to_numpy()[keep]]
+    codes = chunks["item"].indices.to_numpy()[keep]
+    used = np.flatnonzero(np.bincount(codes)).tolist()
+    used.sort(key=texts["item"].__getitem__)
+    names = _shared(tuple([texts["item"][code] for code in used]))
+    if max(map(len, names), default=0) > LONGEST_NAME or len(set(names)) < len(names):
+        return None
+    places = np.zeros(len(texts["item"]), np.int64)
+    places[used] = np.arange(len(used))
+    items, seeds = places[codes], chunks["seed"].fill_null(0).to_numpy()[keep]
+    seeded = chunks["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
+    values, weights = (chunks[name].to_numpy()[keep] for name in ("score", "weight"))
+    sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
+             & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
+    if not sound.all() or not _all_differ(sides, seeds, items):
+        return None
+    return Columns(metric, names, sides, seeds, items, values, weights)
+
+
+@lru_cache(maxsize=64)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same names as one object: the cells of a task have the same items."""
+    return names
+
+
+def _all_differ(sides: Numbers, seeds: Numbers, items: Numbers) -> bool:
+    """Whether no two rows agree in all three."""
+    known, seed = np.unique(seeds, return_inverse=True)
+    width = int(items.max(initial=0)) + 1
+    if len(SIDES) * len(known) * width > _KEYS:
+        return False
+    return len(np.unique((sides * len(known) + seed) * width + items)) == len(sides)

@@ -1,0 +1,86 @@
+"""What a stranger's parquet file says of itself, looked at before Arrow sees the file.
+
+Arrow trusts a footer in places: it ends the process where Python asks for a codec that it does not know, and recurses
+as deep as a schema does. So the footer of a flat table is read here, and anything else is refused. The format:
+apache/parquet-format, src/main/thrift/parquet.thrift, whose names stand beside the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from harness.records.compact_thrift import BINARY, BOOL, I16, I32, I64, Layout, ListOf, Reader, Struct
+
+INT64: Final = 2
+DOUBLE: Final = 5
+BYTE_ARRAY: Final = 6
+"""Physical types of columns."""
+CODECS: Final = {0: "UNCOMPRESSED", 1: "SNAPPY"}
+"""What is read: neither can expand a file a thousandfold."""
+
+_ELEMENT: Layout = {1: I32, 3: I32, 4: BINARY, 5: I32, 6: I32, 10: {1: {}}}
+"""SchemaElement: type, repetition_type, name, num_children, converted_type, logicalType of a string."""
+_STATISTICS: Layout = {1: BINARY, 2: BINARY, 3: I64, 4: I64, 5: BINARY, 6: BINARY, 7: BOOL, 8: BOOL}
+_COLUMN: Layout = {
+    1: I32, 2: ListOf(I32), 3: ListOf(BINARY), 4: I32, 5: I64, 6: I64, 7: I64, 9: I64, 10: I64, 11: I64,
+    12: _STATISTICS, 13: ListOf({1: I32, 2: I32, 3: I32}), 16: {1: I64, 2: ListOf(I64), 3: ListOf(I64)},
+}  # fmt: skip
+"""ColumnMetaData: type, encodings, path_in_schema, codec, num_values, total_uncompressed_size, total_compressed_size,
+three offsets, statistics, encoding_stats, size_statistics."""
+_CHUNK: Layout = {2: I64, 3: _COLUMN}
+"""ColumnChunk: file_offset, meta_data; no key, and no data in another file."""
+_GROUP: Layout = {1: ListOf(_CHUNK), 2: I64, 3: I64, 5: I64, 6: I64, 7: I16}
+"""RowGroup: columns, total_byte_size, num_rows, file_offset, total_compressed_size, ordinal."""
+_FILE: Layout = {1: I32, 2: ListOf(_ELEMENT), 3: I64, 4: ListOf(_GROUP), 5: ListOf({1: BINARY, 2: BINARY}),
+                 6: BINARY, 7: ListOf({1: {}})}  # fmt: skip
+"""FileMetaData: version, schema, num_rows, row_groups, key_value_metadata, created_by, column_orders."""
+_MAGIC = b"PAR1"
+
+
+def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -> None:
+    """Refuse a file that is no flat table of these columns, or claims to be large.
+
+    Args:
+        data: the whole file.
+        columns: names, in order.
+        rows: most rows.
+        size: most bytes of all pages, decompressed.
+
+    Raises:
+        ValueError: so it is; says what is wrong.
+    """
+    length = int.from_bytes(data[-8:-4], "little")
+    if data[:4] != _MAGIC or data[-4:] != _MAGIC or not 0 < length <= len(data) - 12:
+        raise ValueError("it has no footer of parquet at its end")
+    footer = Reader(data[-8 - length : -8]).struct(_FILE)
+    _check_schema(_of(footer, 2), columns)
+    groups = _of(footer, 4)
+    total, claimed = int(_of(footer, 3)), [int(_of(group, 3)) for group in groups]
+    if not 0 <= total <= rows or min(claimed, default=0) < 0 or sum(claimed) != total:
+        raise ValueError(f"it has {total} rows, at most {rows} are read")
+    if any(len(_of(group, 1)) != len(columns) for group in groups):
+        raise ValueError("a part of it lacks columns")
+    chunks = [_of(chunk, 3) for group in groups for chunk in _of(group, 1)]
+    if any(_of(chunk, 4) not in CODECS for chunk in chunks):
+        raise ValueError(f"it is compressed by something else than {' or '.join(CODECS.values())}")
+    sizes = [int(_of(chunk, 6)) for chunk in chunks]
+    if min(sizes, default=0) < 0 or sum(sizes) > size:
+        raise ValueError(f"it expands to more than {size} bytes")
+
+
+def _check_schema(elements: list[Struct], columns: Sequence[str]) -> None:
+    """One root, and below it nothing but the columns."""
+    names = [_of(element, 4).decode("utf-8", "replace") for element in elements[1:]]
+    if names != list(columns):
+        raise ValueError(f"its columns are {', '.join(names)[:200]}, not {', '.join(columns)}")
+    if _of(elements[0], 5) != len(columns) or any(5 in element for element in elements[1:]):
+        raise ValueError("its columns have columns")
+    if any(_of(element, 1) not in (INT64, DOUBLE, BYTE_ARRAY) for element in elements[1:]):
+        raise ValueError("its columns are of other types")
+
+
+def _of(struct: Struct, field: int) -> Any:
+    if field not in struct:
+        raise ValueError(f"its footer lacks a field {field}")
+    return struct[field]

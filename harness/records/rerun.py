@@ -1,0 +1,98 @@
+"""Run recorded cells again and compare: what alone tells a record that was measured from one that was made up.
+
+Nothing of the first run is used: the cache is fresh, and which cells are run is drawn from the system's randomness, so
+that nobody can know it beforehand. On the same machine with the same versions every item is the same, bit for bit; on
+another one, a score must lie within the interval that the record gives for it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+from harness.records.items import SIDES, Item, read_items
+from harness.records.recheck import Mismatch
+from harness.records.record import ITEMS, Record
+from harness.records.sections import Interval
+
+if TYPE_CHECKING:
+    from harness.numbers.robustness import Cell
+    from harness.spec import Spec
+
+Run = Callable[["Spec", Path], Record]
+"""Runs a spec into an output folder."""
+
+
+def rerun(cells: Sequence[Cell], count: int, *, out: Path, run: Run) -> tuple[list[Mismatch], list[str]]:
+    """Run `count` of the complete cells again.
+
+    Args:
+        cells: records and items.
+        count: how many; all where there are fewer.
+        out: an empty folder for the new records.
+        run: `run_cell` over a cache that holds nothing of the first run.
+
+    Returns:
+        The mismatches, and a line a cell.
+    """
+    complete = [cell for cell in cells if cell.record.status == "complete"]
+    chosen = random.SystemRandom().sample(complete, min(count, len(complete)))
+    mismatches, notes = [], []
+    for cell in chosen:
+        try:
+            spec = respecified(cell.record)
+            again = run(spec, out)
+        except UsageError as error:
+            notes.append(f"rerun {cell.record.id}: not run: {error}")
+            continue
+        items = read_items(out / "cells" / again.id / ITEMS)
+        mismatches += different(cell.record, again)
+        notes.append(f"rerun {cell.record.id}: {_closeness(cell.items, items)}")
+    return mismatches, [*notes, f"rerun: {len(chosen)} of {len(complete)} complete cells were drawn"]
+
+
+def respecified(record: Record) -> Spec:
+    """The spec of a record, checked as one from the command line is.
+
+    Raises:
+        UsageError: it asks for remote code, or this version makes another cell of it.
+    """
+    from harness.spec import resolve
+
+    spec = resolve(record.spec)
+    if spec.model.trust_remote_code:
+        raise UsageError("it asks for a checkpoint's own code; run it by hand if you trust that")
+    if spec.id != record.id:
+        raise UsageError(f"with this version, or this model folder, its spec is that of another cell, {spec.id}")
+    return spec
+
+
+def different(recorded: Record, again: Record) -> list[Mismatch]:
+    """What the second run does not bear out: the outcome, a score, or recovery."""
+    if again.status != recorded.status:
+        return [Mismatch(recorded.id, "status when run again", recorded.status,
+                         f"{again.status} ({again.status_reason})")]  # fmt: skip
+    pairs = {f"score.{side}": (getattr(recorded.score, side), getattr(again.score, side)) for side in SIDES}
+    pairs["recovery"] = (recorded.recovery, again.recovery)
+    return [Mismatch(recorded.id, f"{name} when run again", f"{ours.value} [{ours.low}, {ours.high}]", theirs.value)
+            for name, (ours, theirs) in pairs.items() if not _within(ours, theirs)]  # fmt: skip
+
+
+def _within(recorded: Interval, again: Interval) -> bool:
+    if recorded.value is None or again.value is None:
+        return recorded.value is None and again.value is None
+    low, high = (recorded.value if end is None else end for end in (recorded.low, recorded.high))
+    return min(low, recorded.value) <= again.value <= max(high, recorded.value)
+
+
+def _closeness(recorded: Sequence[Item], again: Sequence[Item]) -> str:
+    ours, theirs = ({(row.model, row.metric, row.seed, row.item): row.score for row in rows}
+                    for rows in (recorded, again))  # fmt: skip
+    if ours.keys() != theirs.keys():
+        return f"{len(ours.keys() ^ theirs.keys())} items are in one run only"
+    same = sum(ours[key] == theirs[key] for key in ours)
+    largest = max((abs(ours[key] - theirs[key]) for key in ours), default=0.0)
+    return f"{same} of {len(ours)} item scores are equal, the largest difference is {largest:.3g}"
