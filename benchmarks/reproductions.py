@@ -17,7 +17,8 @@ import published
 from published import Said
 
 from harness.files import canonical_json
-from harness.numbers.robustness import Cell, Robustness, labels, robustness
+from harness.numbers.labels import labels
+from harness.numbers.robustness import Cell, Robustness, robustness
 from harness.records.record import Record
 from leaderboards.load import load_results
 

@@ -1,12 +1,8 @@
-"""The resolved specification of a cell: everything that decides its numbers, and nothing else. Imports no torch.
-
-Layers, each over the one before: built-in defaults < config file < environment < command line.
-"""
+"""The resolved specification of a cell: everything that decides its numbers, and nothing else. Imports no torch."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,15 +21,8 @@ from harness.records.redact import redact_tree
 from harness.scenario import complete
 from harness.search.spec import SearchSpec, planned
 from harness.settings import Settings
-from harness.strict_yaml import load_yaml
-from harness.strict_yaml import read_yaml as read_yaml
 from harness.tasks.classification import ClassificationTask
 from harness.utility.spec import UtilitySpec
-
-ENVIRONMENT_PREFIX = "HARNESS_"
-NOT_SPEC = {"HARNESS_DATA", "HARNESS_CACHE", "HARNESS_OUT", "HARNESS_ONLINE", "HARNESS_WORKERS",
-            "HARNESS_REPORT_TO"}  # fmt: skip
-"""Environment variables that say where things are; they do not change a cell."""
 
 
 class ModelChoice(Settings):
@@ -156,13 +145,13 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     for section, plugins in (("task", registry.tasks()), ("defense", registry.defenses()),
                              ("attack", registry.attacks())):  # fmt: skip
         default = Spec().model_dump()[section]
-        chosen = {**default, **_named(values.get(section, {}), section)}
+        chosen = {**default, **named(values.get(section, {}), section)}
         if section == "attack":
             known = plugins.get(str(chosen["name"])).Settings.model_fields
             chosen = {key: value for key, value in built["task"].attack_defaults.items() if key in known} | chosen
         built[section] = build(plugins, chosen, section)
         values[section] = {"name": chosen["name"], **built[section].settings.model_dump(mode="json")}
-    values["model"] = _with_digest(_named(values.get("model", {}), "model"))
+    values["model"] = _with_digest(named(values.get("model", {}), "model"))
     values = complete(values, **built)
     if isinstance(values.get("budget"), str):
         values["budget"] = Budget.from_text(values["budget"])
@@ -172,35 +161,7 @@ def resolve(raw: Mapping[str, Any]) -> Spec:
     return spec.model_copy(update={"search": search})
 
 
-def layers(config: Path | None, environment: Mapping[str, str], command_line: Mapping[str, Any],
-           assignments: Iterable[str] = ()) -> dict[str, Any]:  # fmt: skip
-    """Merge config file, environment, command line and `--set` assignments (last wins), without defaults.
-
-    Raises:
-        UsageError: an unreadable file, or an assignment without `=`.
-    """
-    merged: dict[str, Any] = {}
-    if config is not None:
-        _merge(merged, read_yaml(config))
-    _merge(merged, _from_environment(environment))
-    _merge(merged, command_line)
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {assignment!r}: expected key=value, for example attack.learning_rate=1e-4")
-        _merge(merged, _nest(key.split("."), parse_value(value)))
-    return merged
-
-
-def parse_value(text: str) -> Any:
-    """A value from the command line or the environment, read as YAML (`null`, `true`, `[1, 2]`, `1e-4` as a number)."""
-    try:
-        return float(text) if "e" in text.lower() else load_yaml(text)
-    except ValueError:
-        return text
-
-
-def _named(value: Any, section: str) -> dict[str, Any]:
+def named(value: Any, section: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping):
@@ -226,51 +187,3 @@ def _with_digest(model: dict[str, Any]) -> dict[str, Any]:
         check_folder(folder)  # before every file in it is read
         model["digest"] = files_digest(folder)
     return model
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    sections = {name.upper() for name in Spec.model_fields}
-    for key, value in sorted(environment.items()):
-        path = key.removeprefix(ENVIRONMENT_PREFIX).split("__")
-        if key.startswith(ENVIRONMENT_PREFIX) and key not in NOT_SPEC and path[0] in sections:
-            _merge(merged, _nest([part.lower() for part in path], value if len(path) == 1 else parse_value(value)))
-    return merged
-
-
-def _nest(path: list[str], value: Any) -> dict[str, Any]:
-    for part in reversed(path):
-        value = {part: value}
-    return dict(value)
-
-
-def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Merge in place; a name over a mapping (or the reverse) keeps both: the name chooses, the mapping sets.
-
-    Choosing another plug-in than the lower layer did drops that layer's settings, which were meant for the other one.
-    """
-    for key, value in new.items():
-        old = into.get(key)
-        if key in ("model", "defense", "attack", "task", "own"):
-            fresh = _named(value, key)
-            before = {} if old is None else _named(old, key)
-            other = "name" in fresh and "name" in before and fresh["name"] != before["name"]
-            into[key] = fresh if other else _deep(before, fresh)
-        elif isinstance(value, Mapping) and isinstance(old, Mapping):
-            nested = dict(old)
-            _merge(nested, value)
-            into[key] = nested
-        else:
-            into[key] = value
-
-
-def _deep(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Two layers of one plug-in's settings; the parts of a composition have mappings of their own."""
-    both = {key: _deep(before[key], value) for key, value in fresh.items()
-            if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)}  # fmt: skip
-    return {**before, **fresh, **both}
-
-
-def from_process(config: Path | None, command_line: Mapping[str, Any], assignments: Iterable[str] = ()) -> Spec:
-    """`resolve(layers(...))` with this process's environment."""
-    return resolve(layers(config, os.environ, command_line, assignments))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from harness.numbers.robustness import Cell, attack_of, label_of, labels
+from harness.numbers.labels import attack_of, label_of, labels
+from harness.numbers.robustness import Cell
 from harness.records.record import Record
 from harness.records.sections import Interval
 from harness.settings import Settings

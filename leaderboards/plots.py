@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Unavailable
-from harness.numbers.robustness import attack_of, label_of, labels
+from harness.numbers.labels import attack_of, label_of, labels
 from harness.records.record import Record
 from leaderboards.formats import visible
 

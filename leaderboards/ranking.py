@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError
 
 from harness.cache import digest_of
 from harness.files import canonical_json
-from harness.numbers.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, label_of, labels, robustness
+from harness.numbers.labels import label_of, labels
+from harness.numbers.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, robustness
 from harness.numbers.scoring import THRESHOLDS
 from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval

@@ -55,8 +55,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_works(command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from harness.cli import checks, options
     from harness.cli.main import _dashes, main, parser
+    from harness.layers import from_process
     from harness.probes import check
-    from harness.spec import from_process
 
     monkeypatch.chdir(place)
     monkeypatch.setenv("HARNESS_CACHE", str(place / "cache"))

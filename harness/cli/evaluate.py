@@ -25,9 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, score, print."""
+    from harness.layers import from_process
     from harness.progress import Progress
     from harness.quiet import stdout_kept
-    from harness.spec import from_process
 
     spec = from_process(args.config, options.raw_spec(args), args.assignments)
     checks.check_inputs([spec], options.data_dir(args), lock=False, attack=False)

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
     from harness.errors import UsageError
     from harness.files import atomic_write_text, check_output_file
+    from harness.layers import from_process
     from harness.progress import Progress
     from harness.quiet import stdout_kept
-    from harness.spec import from_process
 
     target: Path = args.output or Path(Path(args.checkpoint).name + ".yaml")
     if target.exists():

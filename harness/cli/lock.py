@@ -29,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
 
     from harness.errors import UsageError
     from harness.files import check_output_folder
+    from harness.layers import from_process
     from harness.progress import Progress
     from harness.quiet import stdout_kept
-    from harness.spec import from_process
 
     if args.defense is None:
         raise UsageError("--defense is missing; harness list defenses shows what there is")

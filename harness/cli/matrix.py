@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grid(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    from harness.layers import layers
     from harness.planning.grid import AXES, split_file
-    from harness.spec import layers, read_yaml
+    from harness.strict_yaml import read_yaml
 
     grid, from_file = split_file(read_yaml(args.file)) if args.file else ({}, {})
     for axis in AXES:

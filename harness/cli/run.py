@@ -37,8 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resolve, run or resume, print."""
+    from harness.layers import layers
     from harness.planning.grid import plan
-    from harness.spec import layers
 
     specs = plan({}, layers(args.config, os.environ, options.raw_spec(args), args.assignments))
     data_dir, workers = options.data_dir(args), options.workers(args)

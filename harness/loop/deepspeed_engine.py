@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock
-from torch._C._distributed_c10d import HashStore
 
-from harness.cache import default_root
 from harness.errors import Unavailable, UsageError
 from harness.loop import ranks
+from harness.loop.deepspeed_process import globals_kept, sole_builder
 from harness.loop.engine import Batch, LossFn, make_accelerator
 from harness.meters.memory import module_bytes
 from harness.optim.optimizers import build_optimizer
@@ -30,15 +26,6 @@ from harness.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from harness.plugins import Context
-
-_ENVIRONMENT = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "LOCAL_SIZE": "1",
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "lo",
-                "ACCELERATE_USE_DEEPSPEED": "true", "DEEPSPEED_LOG_LEVEL": "error"}  # fmt: skip
-
-_LAUNCHERS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT",
-              "GLOO_SOCKET_IFNAME"}  # fmt: skip
-"""Set by the launcher where there is one."""
-
 
 def zero_config(stage: int, *, offload_optimizer: bool = True, offload_param: bool = False) -> dict[str, Any]:
     """A DeepSpeed configuration for `train(deepspeed=...)`: ZeRO `stage` (2 or 3) with CPU offload.
@@ -96,7 +83,7 @@ class DeepSpeedEngine:
         _check(settings, context)
         self.ranks, self._rank = ranks.size(), ranks.rank()
         self._plain, self._loss_fn, self._settings = dict(named), loss_fn, settings
-        self._globals = _globals_kept(context.device)
+        self._globals = globals_kept(context.device)
         self._globals.__enter__()
         try:
             self._start(model, context, copy.deepcopy(config))
@@ -130,7 +117,7 @@ class DeepSpeedEngine:
             self._zero.setdefault(bucket, widest)
         if self.ranks > 1:
             _build(self._zero)  # what follows is done together, and a lock around it would never open
-        with _sole_builder() if self.ranks == 1 else nullcontext():
+        with sole_builder() if self.ranks == 1 else nullcontext():
             accelerator = make_accelerator(
                 "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
                 deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
@@ -205,27 +192,12 @@ class DeepSpeedEngine:
         self._globals.__exit__(None, None, None)
 
 
-@contextmanager
-def _sole_builder() -> Iterator[None]:
-    """One process at a time compiles DeepSpeed's CPU optimizer and communication, which their first use does.
-
-    torch marks a build by a file `lock`, which a killed build leaves behind, and every later process would wait for it
-    for ever. Under a lock of the operating system, which ends with its process, such a file is nobody's.
-    """
-    folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "building"):
-        for abandoned in folder.rglob("lock"):
-            abandoned.unlink()
-        yield
-
-
 def _build(zero: dict[str, Any]) -> None:
     """Compile now what DeepSpeed would compile while the ranks wait for each other."""
     from deepspeed.accelerator import get_accelerator
     from deepspeed.comm.torch import build_shm_op
 
-    with _sole_builder():
+    with sole_builder():
         if get_accelerator().device_name() == "cpu":
             build_shm_op()
         if _offloaded(zero, "offload_optimizer"):
@@ -252,50 +224,3 @@ def _check(settings: TrainSettings, context: Context) -> None:
         raise UsageError(f"optim={settings.optim!r}: under DeepSpeed only adamw_torch is allowed")
     if context.device == "cpu" and torch.cuda.is_available():
         raise Unavailable("DeepSpeed uses the GPU where there is one: run with --device cuda")
-
-
-@contextmanager
-def _globals_kept(device: str) -> Iterator[None]:
-    """Environment, thread count, process group and the caches of DeepSpeed and accelerate are as before afterwards.
-
-    So is `torch.nn.functional.linear`: ZeRO-3 replaces it for the whole process "until manually reset", and whatever
-    trained after it would run, and be billed, through DeepSpeed's kernel (its checkpointing repeats one more product).
-    """
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    linear = torch.nn.functional.linear
-    alone = ranks.size() == 1
-    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if alone or key not in _LAUNCHERS})
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(default_root() / "torch_extensions"))
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    if device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    if not alone:
-        ranks.join()
-    own = not torch.distributed.is_initialized()
-    if own:  # a store in memory: no port is opened
-        backend, store = "gloo" if device == "cpu" else "nccl", HashStore()
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        torch.nn.functional.linear = linear
-        _forget(own)
-        os.environ.clear()
-        os.environ.update(environment)
-        torch.set_num_threads(threads)
-
-
-def _forget(own: bool) -> None:
-    """Drop the process group and what DeepSpeed remembers of it."""
-    import deepspeed.comm.comm
-    from accelerate.state import AcceleratorState, GradientState
-    from deepspeed.utils import groups
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    if own:
-        torch.distributed.destroy_process_group()
-        deepspeed.comm.comm.cdb = None
-        for name in ("_WORLD_GROUP", "_ZERO_PARAM_INTRA_PARALLEL_GROUP", "_TENSOR_MODEL_PARALLEL_GROUP",
-                     "_MODEL_PARALLEL_GROUP", "_DATA_PARALLEL_GROUP", "mesh_device"):  # fmt: skip
-            setattr(groups, name, None)

@@ -18,26 +18,21 @@ argument on the draws): bounded exactly when the denominator's interval excludes
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.numbers.resampling import Vector, common_weights, is_binary, resampled_means, seed_spread, small_sample
 from harness.records.items import Scores
 from harness.records.sections import Interval
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-_CHUNK = 4_000_000
-"""Item draws held in memory at once."""
 _FEW = 100
 """So many draws are looked at faster than sorted out."""
 _FLAT = "no spread over items or seeds: no interval"
-
-Vector = npt.NDArray[np.float64]
 
 
 def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -82,11 +77,11 @@ class Draws:
     def mean(self, name: str, level: float = LEVEL) -> Interval:
         """The score of one model; Wilson's interval for a proportion without seeds, or one of 0 or 1 throughout."""
         model = self.models[name]
-        if _binary([model]) and np.ptp(model.weights) == 0 and (len(model.seeds) == 1 or np.ptp(model.values) == 0):
+        if is_binary([model]) and np.ptp(model.weights) == 0 and (len(model.seeds) == 1 or np.ptp(model.values) == 0):
             low, high = wilson(round(self.point[name] * self.n_items), self.n_items, level)
             return self._interval(self.point[name], low, high, name)
         interval = self._percentiles(self.point[name], self.draws[name], level, name)
-        if not _binary([model]) or interval.low is None or interval.high is None:
+        if not is_binary([model]) or interval.low is None or interval.high is None:
             return interval
         return interval.model_copy(update={"low": max(0.0, interval.low), "high": min(1.0, interval.high)})
 
@@ -118,7 +113,7 @@ class Draws:
         return self._interval(value, low, high, *names)
 
     def _percentiles(self, value: float, draws: Vector, level: float, *names: str) -> Interval:
-        if self.n_items == 1 and not _binary(self.models[name] for name in names):
+        if self.n_items == 1 and not is_binary(self.models[name] for name in names):
             return self._interval(value, None, None, *names, reason="one item: no interval")
         if _flat(draws):
             return self._interval(value, None, None, *names, reason=_FLAT)
@@ -148,16 +143,16 @@ def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed:
     Raises:
         ValueError: no model, or models that were not scored on the same items.
     """
-    weights = _common_weights(models)
+    weights = common_weights(models)
     values = np.column_stack([model.values.mean(1) for model in models.values()])
     total = weights.sum()
     point = weights @ values / total
-    means = _resampled_means(values, weights, resamples, seed)
+    means = resampled_means(values, weights, resamples, seed)
     effective = total**2 / (weights**2).sum()
-    means = point + (means - point) * _small_sample(effective)
+    means = point + (means - point) * small_sample(effective)
     rng = np.random.default_rng([seed, 1])
-    binary = _binary(models.values())
-    spread = _seed_spread(models, weights)
+    binary = is_binary(models.values())
+    spread = seed_spread(models, weights)
     draws = {}
     for column, (name, model) in enumerate(models.items()):
         draw = means[:, column]
@@ -169,95 +164,6 @@ def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed:
             draw = draw + error * rng.standard_t(freedom, resamples)
         draws[name] = draw
     return Draws(models=models, point=dict(zip(models, map(float, point), strict=True)), draws=draws)
-
-
-def _common_weights(models: Mapping[str, Scores]) -> Vector:
-    if not models:
-        raise ValueError("no model to draw for")
-    (first, one), *others = models.items()
-    for name, model in others:
-        if model.items != one.items:
-            odd = sorted(set(model.items) ^ set(one.items))[:3]
-            raise ValueError(f"{first} and {name} were not scored on the same items: {', '.join(odd)} ...")
-        if (model.weights != one.weights).any():
-            raise ValueError(f"{first} and {name} weigh the same items differently")
-    return one.weights
-
-
-def _resampled_means(values: Vector, weights: Vector, resamples: int, seed: int) -> Vector:
-    """Weighted means over resampled items, (resamples, models): one matrix product of counts and scores."""
-    items = len(weights)
-    weighted = np.column_stack([values * weights[:, None], weights])
-    step = max(1, _CHUNK // items)
-    if step >= resamples:
-        sums = _all_counts(items, resamples, seed) @ weighted
-    else:
-        rng, sums = np.random.default_rng([seed, 0]), np.empty((resamples, weighted.shape[1]))
-        for start in range(0, resamples, step):
-            rows = min(step, resamples - start)
-            sums[start : start + rows] = _counts(items, rows, rng) @ weighted
-    means: Vector = sums[:, :-1] / sums[:, -1:]
-    return means
-
-
-@lru_cache(maxsize=2)
-def _all_counts(items: int, resamples: int, seed: int) -> Vector:
-    """Kept, for the draws of many models with as many items are the same: at most 32 MB each."""
-    counts = _counts(items, resamples, np.random.default_rng([seed, 0]))
-    counts.flags.writeable = False
-    return counts
-
-
-def _counts(items: int, rows: int, rng: np.random.Generator) -> Vector:
-    """How often each item was drawn, (rows, items)."""
-    chosen = rng.integers(0, items, (rows, items)) + items * np.arange(rows)[:, None]
-    return np.bincount(chosen.ravel(), minlength=rows * items).reshape(rows, items).astype(np.float64)
-
-
-@lru_cache(maxsize=64)
-def _small_sample(effective: float) -> float:
-    """How much wider than the plain bootstrap of `effective` items an honest interval is."""
-    if effective < 2:  # one item carries nearly all the weight; callers refuse n = 1
-        effective = 2.0
-    from scipy import stats
-
-    ratio = stats.t.ppf(0.975, effective - 1) / stats.norm.ppf(0.975)
-    return float(ratio * np.sqrt(effective / (effective - 1)))
-
-
-def _seed_spread(models: Mapping[str, Scores], weights: Vector) -> dict[str, tuple[float, float]]:
-    """Standard error over seeds and degrees of freedom of each model with two seeds or more.
-
-    The floor is known from many items, so that only what lies beyond it is uncertain (Satterthwaite's argument). Half
-    as many again is the most this may add: two seeds agree by luck too often to be believed further.
-    """
-    share = weights / weights.sum()
-    own, floor, freedom = {}, {}, {}
-    for name, model in models.items():
-        seeds = model.values.shape[1]
-        if seeds < 2:
-            continue
-        means = share @ model.values
-        own[name] = float(means.var(ddof=1))
-        noise = model.values - model.values.mean(1, keepdims=True) - (means - means.mean())
-        floor[name] = float(((share[:, None] * noise) ** 2).sum() / (seeds - 1))
-        freedom[name] = seeds - 1
-    total = sum(freedom.values())
-    if not total:
-        return {}
-    pooled = sum(freedom[name] * own[name] for name in own) / total
-    spread = {}
-    for name in own:
-        variance = max(own[name], pooled, floor[name])
-        base = freedom[name] + (1 if freedom[name] < 3 else 0)
-        beyond = variance - floor[name]
-        known = base * (variance / beyond) ** 2 if beyond > 0 else math.inf
-        spread[name] = (math.sqrt(variance / (freedom[name] + 1)), min(known, 1.5 * base))
-    return spread
-
-
-def _binary(models: Iterable[Scores]) -> bool:
-    return all(bool(np.isin(model.values, (0.0, 1.0)).all()) for model in models)
 
 
 def _flat(draws: Vector) -> bool:

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.models.digest import weights_digest
 from harness.models.load import load_model
 from harness.models.save import save_released
-from harness.numbers.robustness import labels
+from harness.numbers.labels import labels
 from harness.records.record import read_record
 from harness.testing import byte_tokenizer, lock_context, random_llama, released
 

@@ -15,12 +15,13 @@ from harness.cache import Cache
 from harness.cell import run_cell
 from harness.composition import compose
 from harness.errors import UsageError
+from harness.layers import layers
 from harness.models.digest import weights_digest
 from harness.models.load import load_model
 from harness.plugins import Defense, LockContext, Locked, Released
 from harness.progress import Progress
 from harness.settings import Settings
-from harness.spec import layers, resolve
+from harness.spec import resolve
 from harness.workshop import Workshop
 
 IDS = torch.arange(20).view(2, 10)

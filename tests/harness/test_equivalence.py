@@ -149,13 +149,13 @@ def test_offload(tmp_path: Path, stage: int, changes: dict[str, Any]) -> None:
 
 
 def test_a_build_that_was_killed_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.loop.deepspeed_engine import _sole_builder
+    from harness.loop.deepspeed_process import sole_builder
 
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     abandoned = tmp_path / "cpu_adam" / "lock"
     abandoned.parent.mkdir()
     abandoned.touch()
-    with _sole_builder():  # DeepSpeed would wait for this file's removal, for ever
+    with sole_builder():  # DeepSpeed would wait for this file's removal, for ever
         assert not abandoned.exists()
 
 

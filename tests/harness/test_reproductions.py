@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.planning.grid import plan, split_file
-from harness.spec import read_yaml
+from harness.strict_yaml import read_yaml
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "reproductions").glob("*/*.yaml"))
@@ -42,7 +42,7 @@ def test_a_table_has_the_papers_size_beside_it(path: Path) -> None:
 def test_planning_all_of_them_imports_no_torch() -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from harness.planning.grid import plan, split_file\nfrom harness.spec import read_yaml\n"
+        "from harness.planning.grid import plan, split_file\nfrom harness.strict_yaml import read_yaml\n"
         "count = sum(len(plan(*split_file(read_yaml(Path(path))))) for path in sys.argv[1:])\n"
         "print(json.dumps([count, 'torch' in sys.modules]))"
     )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from record_factory import METRIC, make_cell, make_items
 
 from harness.numbers.control_bases import on_one_base
-from harness.numbers.robustness import Cell, label_of, labels, robustness
+from harness.numbers.labels import label_of, labels
+from harness.numbers.robustness import Cell, robustness
 from harness.records.provenance import Weights
 from harness.records.sections import Flag
 

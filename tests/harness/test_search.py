@@ -15,6 +15,7 @@ from harness import registry
 from harness.bill import Bill
 from harness.budget import Budget
 from harness.errors import OutOfMemory, OverBudget, UsageError
+from harness.layers import layers
 from harness.meters.meter import Meter
 from harness.search.curve import SearchCurve, Trial, TrialOutcome, curve
 from harness.search.rates import closer, openings
@@ -22,7 +23,7 @@ from harness.search.run import run_trials
 from harness.search.space import Choice, Integers, LogUniform, Uniform
 from harness.search.spec import SearchSpec
 from harness.search.study import JOURNAL, Study
-from harness.spec import Spec, layers, resolve
+from harness.spec import Spec, resolve
 
 GIVEN = {"name": "made_up", "rate": 1e-5, "batch": 8, "warmup": 0.05, "depth": 3}
 SPACE = {"rate": LogUniform(low=1e-6, high=1.0), "batch": Choice(values=(4, 8, "all")),

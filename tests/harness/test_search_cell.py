@@ -267,7 +267,7 @@ def test_without_optuna_the_record_says_so(
 
 
 def test_a_search_is_another_attacker_in_the_ranking(done: tuple[Record, Path]) -> None:
-    from harness.numbers.robustness import attack_of, label_of, labels
+    from harness.numbers.labels import attack_of, label_of, labels
 
     record, _ = done
     plain = record.model_copy(update={"spec": {key: part for key, part in record.spec.items() if key != "search"}})

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from harness.budget import Budget
 from harness.errors import UsageError
-from harness.spec import Spec, layers, parse_value, resolve
+from harness.layers import layers, parse_value
+from harness.spec import Spec, resolve
 
 
 def refused(parse: Callable[[Any], Any], value: Any) -> Any:

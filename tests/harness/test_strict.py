@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from harness.cli.main import main
 from harness.errors import UsageError
 from harness.files import read_regular
+from harness.layers import parse_value
 from harness.models.resolve import local_folder, resolve
 from harness.records.strict_json import loads
-from harness.spec import parse_value
 from harness.strict_yaml import load_yaml, read_yaml
 from harness.text import visible
 

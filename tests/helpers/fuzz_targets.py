@@ -135,7 +135,8 @@ def _spec() -> Any:
 def fuzz_spec(data: bytes) -> None:
     """A configuration: refused, or a spec that resolves to itself."""
     from harness.budget import Budget
-    from harness.spec import layers, parse_value, resolve
+    from harness.layers import layers, parse_value
+    from harness.spec import resolve
 
     text = data[1:].decode("utf-8", "replace")
     if data[:1] < b"\x60":

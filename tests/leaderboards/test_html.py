@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
 from harness.errors import Unavailable
+from harness.layers import layers
 from harness.records.record import Record
-from harness.spec import layers, resolve
+from harness.spec import resolve
 from leaderboards.board import leaderboard
 from leaderboards.columns import BOARD_COLUMNS
 from leaderboards.html.page import CHART, page, source_hash
