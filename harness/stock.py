@@ -1,7 +1,7 @@
-"""Models and what they score untouched, made once and cached by content: bases, locks, utilities, fidelities.
+"""Models made once and cached by content: bases, locks, controls.
 
 Each result is an entry of `harness.cache`, so a killed run finds again whatever was finished, and two processes do not
-do the same work twice. `harness.workshop` adds the attacks.
+do the same work twice. `harness.untouched` adds what they score, `harness.workshop` the attacks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from harness.cache import Cache, digest_of
 from harness.errors import UsageError
 from harness.loop.allocator import keep_freed_memory
 from harness.meters.meter import Meter
-from harness.plugins import ItemScore, LockContext, Released, Split, Task
+from harness.plugins import LockContext, Released
 from harness.progress import Progress
-from harness.records.items import Item, Side, read_items, write_items
 from harness.seeds import derive
 from harness.spec import Spec
 from harness.threads import threads_for, torch_threads
 from harness.tracking import Reporting
-from harness.utility import UtilityScores, evaluate_utility
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +49,7 @@ class Lock:
 
 
 class Stock:
-    """Does and remembers the shared work on models that are not attacked."""
+    """Makes and remembers the models that attacks start from."""
 
     def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress,
                  reporting: Reporting | None = None) -> None:  # fmt: skip
@@ -62,8 +60,6 @@ class Stock:
         """Processes that make pieces of a cell beside this one; see `harness.planning.ahead`."""
         self._own: dict[str, ClassificationTask] = {}
         self._bases: dict[str, Path] = {}
-
-    # -- models ------------------------------------------------------------------------------------------------------
 
     def base(self, spec: Spec) -> Released:
         """The unlocked model, fresh weights each time it is asked for (an attack changes them in place)."""
@@ -175,68 +171,6 @@ class Stock:
         path = lock.folder / "secret.safetensors"
         return path if path.exists() else None
 
-    # -- scores ------------------------------------------------------------------------------------------------------
-
-    def utility(self, spec: Spec, released: Released) -> UtilityScores:
-        """What the model still does: by lm-eval and held-out perplexity, or a classifier's accuracy on its own task."""
-        own = self.own(spec)
-        asked = {"utility": spec.utility.model_dump(mode="json")} if own is None else self.own_key(spec, own)
-        key = {"model": released.digest, **asked, "dtype": spec.model.dtype}
-
-        def make(entry: Path, work: Path) -> None:
-            self.progress.note(f"utility of {released.name}")
-            scores = self.evaluated(spec, released)
-            write_json(entry / "utility.json", scores.model_dump(mode="json"))
-
-        folder, _ = self.entry("utility", released, key, make)
-        return UtilityScores.model_validate_json((folder / "utility.json").read_text())
-
-    def evaluated(self, spec: Spec, released: Released) -> UtilityScores:
-        """`utility`, not remembered."""
-        from harness.utility.classifier import own_utility
-
-        own = self.own(spec)
-        if own is None:
-            return evaluate_utility(released, spec.utility, self.data_dir)
-        return own_utility(released, own, (spec.own or {})["name"])
-
-    def own_key(self, spec: Spec, own: ClassificationTask) -> dict[str, Any]:
-        """What a classifier's utility depends on beside the model."""
-        return {"own": spec.own, "data": own.digest()}
-
-    def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
-        """KL(base, locked) and top-1 agreement, a token of held-out text or an item of a classifier's own test."""
-        from harness.utility.classifier import own_fidelity
-        from harness.utility.fidelity import fidelity, heldout_blocks
-
-        own = self.own(spec)
-        asked = {"corpus": spec.utility.perplexity_corpus} if own is None else self.own_key(spec, own)
-        key = {"base": base.digest, "locked": locked.digest, **asked}
-
-        def make(entry: Path, work: Path) -> None:
-            if own is not None:
-                write_json(entry / "fidelity.json", own_fidelity(base, locked, own.examples("test"), own))
-                return
-            blocks = heldout_blocks(base.tokenizer, spec.utility, self.data_dir)
-            write_json(entry / "fidelity.json", fidelity(base, locked, blocks))
-
-        folder, _ = self.entry("fidelity", base, key, make)
-        found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
-        return found
-
-    def scores(self, spec: Spec, task: Task, released: Released, role: Side) -> list[Item]:
-        """Items of the test split of an untouched model."""
-        key = self.score_key(spec, task, released)
-
-        def make(entry: Path, work: Path) -> None:
-            items = [as_item(score, role, None) for score in self._score(task, released, "test")]
-            write_items(entry / "items.parquet", items)
-
-        folder, _ = self.entry("scores", released, key, make)
-        return [dataclasses.replace(item, model=role) for item in read_items(folder / "items.parquet")]
-
-    # -- small parts -------------------------------------------------------------------------------------------------
-
     def device(self, spec: Spec) -> str:
         """The device that `spec.device` means here.
 
@@ -253,21 +187,6 @@ class Stock:
         if spec.precision != "auto":
             return spec.precision == "bf16"
         return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
-
-    def score_key(self, spec: Spec, task: Task, released: Released) -> dict[str, Any]:
-        """What the score of an untouched model depends on."""
-        return {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
-
-    def selection(self, task: Task, released: Released) -> float:
-        """Score on the selection split."""
-        return main_score(task, self._score(task, released, "selection"))
-
-    def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
-        released.model.eval()
-        found = task.score(released, split)
-        if not found:
-            raise UsageError(f"{type(task).__name__} has too little data: there is no item in its split {split!r}")
-        return found
 
     def _corpus(self, name: str, split: str) -> list[str]:
         """What a lock may read: the corpus's training documents, every `LOCK_HELDOUT`th kept for the lock's own checks.
@@ -287,17 +206,6 @@ class Stock:
         threads = threads_for(model.model.num_parameters())
         with torch_threads(threads):
             return self.cache.get_or_make(kind, {**key, "threads": threads}, make)
-
-
-def main_score(task: Task, items: list[ItemScore]) -> float:
-    """Weighted mean of the task's main metric."""
-    chosen = [item for item in items if item.metric == task.metric]
-    return sum(item.score * item.weight for item in chosen) / sum(item.weight for item in chosen)
-
-
-def as_item(score: ItemScore, model: Side, seed: int | None) -> Item:
-    """A scored item as a row of `items.parquet`."""
-    return Item(model=model, metric=score.metric, seed=seed, item=score.item, score=score.score, weight=score.weight)
 
 
 def stored_dtype(base: Released) -> str:

@@ -1,4 +1,4 @@
-"""Attacked runs, done once and cached by content, on the models of `harness.stock`.
+"""Attacked runs, done once and cached by content, on the models of `harness.untouched`.
 
 A cell is a handful of these pieces; a matrix shares them.
 """
@@ -25,8 +25,9 @@ from harness.search.curve import SearchCurve
 from harness.search.undone import Undone
 from harness.seeds import derive
 from harness.spec import Spec
-from harness.stock import Lock, Stock, as_item, main_score, stored_dtype, write_json
+from harness.stock import Lock, stored_dtype, write_json
 from harness.tracking import Log, no_log
+from harness.untouched import Untouched, as_item, main_score
 from harness.utility import UtilityScores
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Run:
     """What the attacked model still does; a reference's is not asked for."""
 
 
-class Workshop(Stock):
+class Workshop(Untouched):
     """Does and remembers the shared work of cells; one for each process."""
 
     def run(self, spec: Spec, task: Task, target: Released, role: Side, replicate: int, secret: Path | None = None,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_cell
 
-from harness.cell import layer_errors
 from harness.errors import UsageError
+from harness.records.draft import layer_errors
 from harness.records.record import ITEMS, LOG, RECORD, SCHEMA_FILE, Record, dumps, read_record, schema, write_record
 from harness.records.sections import Interval
 
