@@ -72,8 +72,9 @@ class Draft:
             layer_errors=layer_errors(self.lock.report) if self.lock else {},
             secret_guess=self.attacked[0].secret_guess if self.attacked else {},
             cost_to_recover=scoring.costs_to_recover(trajectory, reference) if trajectory else {},
-            trajectory=trajectory, reference_trajectory=reference, search=Searches(**self.searches) if spec.search.trials else None,
-            validity=flags, provenance=source)  # fmt: skip
+            trajectory=trajectory, reference_trajectory=reference,
+            search=Searches(**self.searches) if spec.search.trials else None, validity=flags,
+            provenance=source)  # fmt: skip
         return write_record(folder, record, self.items, _log(self, record))
 
 
