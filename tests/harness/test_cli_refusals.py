@@ -235,7 +235,7 @@ def test_places_that_take_no_files_are_refused(
     assert "1048576 bytes free" in refusal(["run", "--out", "results"], capsys)
 
 
-@pytest.mark.parametrize("full", ["harness.cache._seal", "harness.cell.write_record"])
+@pytest.mark.parametrize("full", ["harness.cache._seal", "harness.records.draft.write_record"])
 def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(
     saved: Path, tmp_path: Path, full: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
