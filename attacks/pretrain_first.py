@@ -7,12 +7,15 @@ It is the benign-data attack too: nothing in the first part has to do with the t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PretrainFirstSettings(FullSettings):
@@ -43,21 +46,27 @@ class PretrainFirst(Attack):
         from harness.finetune import finetune
 
         documents = corpus(self.settings.corpus, "train", context.data_dir)
-        model = prepare(released.model, context)
-        targets = unfreeze(model)
-        with context.meter.stage("undo"):
-            steps = self.pretrain(released, documents, context)
-        training = finetune(model, released.tokenizer, context, self.settings)
-        return Attacked(model=finish(model), training=training, targets=targets, report={"pretrain_steps": steps})
 
-    def pretrain(self, released: Released, documents: list[str], context: AttackContext) -> int:
+        def pretrained(seen: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+            model = prepare(released.model, context)
+            unfreeze(model)
+            with context.meter.stage("undo"):
+                return model, {"pretrain_steps": self.pretrain(released, documents, seen, context)}
+
+        model, report = context.undo(pretrained, self.settings)
+        targets = unfreeze(model)
+        training = finetune(model, released.tokenizer, context, self.settings)
+        return Attacked(model=finish(model), training=training, targets=targets, report=report)
+
+    def pretrain(self, released: Released, documents: list[str], settings: Any, context: AttackContext) -> int:
         """Train on the documents, in place; returns the steps done (0 where the budget's half has none)."""
         from attacks.share import Share
         from harness.packing import PackedBlocks, tokenize
         from harness.seeds import derive
+        from harness.train_settings import TrainSettings
         from harness.training import train
 
-        settings, share = self.settings, Share(context.meter)
+        share = Share(context.meter)
         size, parts = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
         flops = 6 * released.model.num_parameters()
         tokens = share.affordable(flops)
@@ -66,6 +75,7 @@ class PretrainFirst(Attack):
             return 0
         batches = PackedBlocks(tokenize(documents, released.tokenizer), block_size=settings.block_size, batch_size=size,
                                accumulate=parts, seed=derive(context.seed, "pretrain"))  # fmt: skip
-        knobs = settings.model_copy(update={"learning_rate": settings.pretrain_learning_rate, "max_steps": steps,
-                                            "eval_points": 0})  # fmt: skip
+        own = {"learning_rate": settings.pretrain_learning_rate, "max_steps": steps, "eval_points": 0}
+        knobs = TrainSettings(**own, **{name: getattr(settings, name) for name in TrainSettings.model_fields
+                                        if name not in own})  # fmt: skip
         return train(released.model, batches, knobs, context, label="pretrain", stop=lambda _: share.late()).steps

@@ -18,11 +18,13 @@ from harness.train_settings import TrainSettings
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "redistill": ("dlr_llama", {"undo_steps": 5}, {"undo_steps": 6}),
     "distil_student": ("dlr_llama", {"distil_steps": 5}, {"distil_learning_rate": 1e-3}),
+    "pretrain_first": ("llama", {"pretrain_steps": 5}, {"adam_beta1": 0.5}),
     "undo_specdef": ("llama", {"outlier_ratio": 1.0001, "distil_steps": 5}, {"block_size": 64}),
 }
 """By attack: a model, settings under which it finds a lock there, and one that its undoing depends on."""
 TRIALS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-3},
+    {"learning_rate": 3e-3},
     {"learning_rate": 1e-2, "optim": "sgd", "lr_scheduler_type": "linear", "warmup_ratio": 0.2},
     {"per_device_train_batch_size": 2, "max_steps": 4},
 )
@@ -55,7 +57,7 @@ def test_a_trial_is_the_same_whether_it_undid_the_lock_itself_or_not(attack: str
     for trial in TRIALS:
         chosen = {**settings, **trial}
         assert outcome(attack, model, chosen, undone) == outcome(attack, model, chosen, None)
-    assert undone.made == 1
+    assert undone.made == (3 if attack == "pretrain_first" else 1)  # which pretrains as it fine-tunes, but for the rate
 
 
 @pytest.mark.parametrize("attack", CASES)
