@@ -178,6 +178,8 @@ def _kept(record: Record) -> str:
 TABLES: dict[str, Reproduction] = {
     "specdef_table1_vision": Reproduction(folder="specdef_table1_vision", said=published.specdef_vision,
                                           shown=("optim", "learning_rate", "max_steps")),
+    "specdef_table1_vision_longer": Reproduction(folder="specdef_table1_vision_longer", said=published.specdef_vision,
+                                                 shown=("optim", "learning_rate", "max_steps")),
     "specdef_table1_text": Reproduction(folder="specdef_table1_text", said=published.specdef_text),
     "specdef_table2": Reproduction(folder="specdef_table2", said=published.specdef_backdoor,
                                    shown=("learning_rate", "max_steps", "distil_learning_rate"),
