@@ -13,6 +13,7 @@ from pydantic import Field
 
 from attacks.full import FullSettings
 from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.search.space import LEARNING_RATES, Space
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +35,10 @@ class PretrainFirst(Attack):
 
     Settings = PretrainFirstSettings
     settings: PretrainFirstSettings
+
+    def search_space(self) -> Space:
+        """See `harness.plugins.Attack`: a rate that ruins a locked model on the task ruins it on public text too."""
+        return {**super().search_space(), "pretrain_learning_rate": LEARNING_RATES}
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`.

@@ -22,6 +22,8 @@ NEAR = (10**0.5, 10**-0.5, 10**0.25, 10**-0.25)
 FAR_SHARE = 0.6
 """Most of the trials that are far apart, in a search too short for all."""
 RATE = "learning_rate"
+"""Other rates that the space has (`pretrain_learning_rate`) are moved by the same factor: what ill-conditions a model
+does so for all that is trained in it."""
 
 
 def openings(given: Mapping[str, Any], spec: SearchSpec) -> tuple[list[dict[str, Any]], int]:
@@ -32,27 +34,34 @@ def openings(given: Mapping[str, Any], spec: SearchSpec) -> tuple[list[dict[str,
     rates = spec.space.get(RATE)
     if spec.sampler == "random" or not isinstance(rates, LogUniform):
         return [dict(given)], 0
-    tried = [given[RATE] * factor for factor in FAR]
-    far = [{**given, RATE: rate} for rate in tried if rates.low <= rate <= rates.high]
+    far = [moved(given, factor, spec) for factor in FAR if rates.low <= given[RATE] * factor <= rates.high]
     far = far[: max(1, math.ceil(FAR_SHARE * spec.trials))]
     return far, min(len(NEAR), spec.trials - len(far))
 
 
-def closer(done: Sequence[Trial], place: int, rates: LogUniform) -> dict[str, Any] | None:
+def moved(params: Mapping[str, Any], factor: float, spec: SearchSpec) -> dict[str, Any]:
+    """The settings with every rate of the space times `factor`, those beside `RATE` within their ranges."""
+    rates = {name: each for name, each in spec.space.items()
+             if name.endswith(RATE) and isinstance(each, LogUniform)}  # fmt: skip
+    return {**params, **{name: min(max(params[name] * factor, each.low), each.high) for name, each in rates.items()}}
+
+
+def closer(done: Sequence[Trial], place: int, spec: SearchSpec) -> dict[str, Any] | None:
     """The settings of the best trial so far at another rate.
 
     Args:
         done: all trials.
         place: which of `NEAR`.
-        rates: the space of the rate.
+        spec: of the search.
 
     Returns:
         None where no trial is complete, or the rate was tried or is not in the space.
     """
+    rates = spec.space.get(RATE)
     complete = [trial for trial in done if trial.score is not None]
-    if not complete:
+    if not complete or not isinstance(rates, LogUniform):
         return None
     best = max(complete, key=lambda trial: trial.score or 0.0)
     rate = float(best.params[RATE]) * NEAR[place]  # type: ignore[arg-type]
     known = any(math.isclose(rate, float(trial.params[RATE]), rel_tol=1e-6) for trial in done)  # type: ignore[arg-type]
-    return None if known or not rates.low <= rate <= rates.high else {**best.params, RATE: rate}
+    return None if known or not rates.low <= rate <= rates.high else moved(best.params, NEAR[place], spec)

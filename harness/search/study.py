@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.search.curve import Trial
-from harness.search.rates import RATE, closer, openings
+from harness.search.rates import closer, openings
 from harness.search.space import Choice, Distribution, Integers, LogUniform
 from harness.search.spec import SearchSpec
 from harness.seeds import derive
@@ -106,8 +106,7 @@ class Study:
         place = len(done) - len(self._first)
         if place < 0:
             return self._first[len(done)]
-        rates = self._spec.space.get(RATE)
-        return closer(done, place, rates) if place < self._closer and isinstance(rates, LogUniform) else None
+        return closer(done, place, self._spec) if place < self._closer else None
 
     def tell(self, asked: Asked, trial: Trial) -> None:
         """Write the outcome down, for good.

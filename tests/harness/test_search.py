@@ -193,8 +193,20 @@ def test_only_rates_of_a_logarithmic_space_open_a_search(sampler: str, space: An
     assert bool(near) == (len(first) > 1)
 
 
+def test_all_rates_of_the_space_move_together_within_their_ranges() -> None:
+    other = {"pretrain_learning_rate": LogUniform(low=1e-5, high=1e-1), "undo_learning_rate": Choice(values=(1.0, 2.0))}
+    spec = SearchSpec(space={**RATES, **other}, trials=8)
+    given = {"learning_rate": 3e-3, "pretrain_learning_rate": 2e-2, "undo_learning_rate": 1.0, "batch": 8}
+    tried, _ = openings(given, spec)
+    assert [each["pretrain_learning_rate"] for each in tried] == pytest.approx([2e-2, 2e-3, 1e-1, 2e-4, 1e-5])
+    assert {each["undo_learning_rate"] for each in tried} == {1.0}
+    best = Trial(number=0, outcome="complete", params=tried[1], score=1.0, bill=Bill())
+    assert closer([best], 1, spec) == {**tried[1], "learning_rate": pytest.approx(3e-4 * 10**-0.5),
+                                       "pretrain_learning_rate": pytest.approx(2e-3 * 10**-0.5)}  # fmt: skip
+
+
 def test_what_lies_near_the_best_is_not_tried_twice_nor_out_of_the_space() -> None:
-    rates = LogUniform(low=1e-4, high=1e-2)
+    rates = SearchSpec(space={"learning_rate": LogUniform(low=1e-4, high=1e-2)})
 
     def trial(number: int, rate: float, score: float | None) -> Trial:
         outcome: TrialOutcome = "failed" if score is None else "complete"
