@@ -7,18 +7,19 @@ the bill.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from attacks.full import FullSettings
+from harness import registry
 from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Released
+from harness.search.undone import Undone
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.meters.meter import Meter
     from harness.training import TrainResult, TrajectoryPoint
 
@@ -38,40 +39,52 @@ class UntilFlat(Attack):
     """Fine-tune every parameter, for longer and longer."""
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
-    tried_as: ClassVar[str | None] = "full"
     Settings = UntilFlatSettings
     settings: UntilFlatSettings
 
+    def tried(self) -> dict[str, Any]:
+        """See `harness.plugins.Attack`: a trial of this is a run of `full`, whose search it shares."""
+        return {"name": "full", **self.settings.model_dump(include=set(FullSettings.model_fields))}
+
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        return longer_and_longer("full", self.settings, released, context)
 
-        model = prepare(released.model, context)
-        runs: list[TrainResult] = []
-        start, best = _copy(model), 0
-        kept = start
-        for doubling in range(self.settings.doublings + 1):
-            if doubling:
-                _restore(model, start)
-            before = context.meter.total
-            settings = self.settings.model_copy(update={"max_steps": self.settings.max_steps * 2**doubling,
-                                                        "eval_points": max(1, self.settings.eval_points)})  # fmt: skip
-            targets = unfreeze(model)
-            label = f"attack, {settings.max_steps} steps" if doubling else "attack"
-            with context.meter.stage("attack"):
-                runs.append(finetune(model, released.tokenizer, context, settings, label=label))
-            gained = _end(runs[-1]) - _end(runs[best])
-            rose = _end(runs[best]) - _start(runs[0])
-            if not doubling or gained > 0:
-                best, kept = doubling, _copy(model)
-            model.zero_grad(set_to_none=True)
-            if (doubling and gained < self.settings.flat * abs(rose)) or not _affords_twice(context.meter, before):
-                break
-        _restore(model, kept)
-        training = replace(runs[best], trajectory=_joined(runs, best))
-        report = {"runs": [{"steps": run.steps, "score": _end(run)} for run in runs], "chosen": best}
-        return Attacked(model=finish(model), training=training, targets=targets, report=report)
+
+def longer_and_longer(name: str, settings: Any, released: Released, context: AttackContext) -> Attacked:
+    """The attack `name` on copies of the released model with twice the steps each time; the best, at the cost of all.
+
+    Args:
+        name: of the attack that is run.
+        settings: its `max_steps` is that of the first run; what the attack knows of the rest is given to it.
+        released: stays as it is.
+        context: a lock that is undone once is paid once.
+    """
+    kind = registry.attacks().get(name)
+    fields = {key: value for key, value in settings.model_dump().items() if key in kind.Settings.model_fields}
+    context = replace(context, undone=context.undone or Undone(paid_again=False))
+    runs: list[Attacked] = []
+    best = 0
+    for doubling in range(settings.doublings + 1):
+        before, steps = context.meter.total, settings.max_steps * 2**doubling
+        chosen = {**fields, "max_steps": steps, "eval_points": max(1, settings.eval_points)}
+        folder = context.folder / f"{steps}_steps"
+        folder.mkdir(parents=True, exist_ok=True)
+        copied = replace(released, model=copy.deepcopy(released.model))
+        runs.append(kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder)))
+        ends = [_end(run.training) for run in runs]
+        gained, rose = ends[-1] - ends[best], ends[best] - _start(runs[0].training)
+        last = doubling and gained < settings.flat * abs(rose)
+        beaten = doubling if gained <= 0 else best
+        best = doubling if gained > 0 else best
+        if doubling:
+            runs[beaten] = replace(runs[beaten], model=released.model)  # only the best one's weights are kept
+        if last or not _affords_twice(context.meter, before):
+            break
+    trained = [run.training for run in runs]
+    report = {**runs[best].report, "attack": name, "chosen": best,
+              "runs": [{"steps": run.steps, "score": _end(run)} for run in trained]}  # fmt: skip
+    return replace(runs[best], training=replace(trained[best], trajectory=_joined(trained, best)), report=report)
 
 
 def _start(run: TrainResult) -> float:
@@ -104,20 +117,3 @@ def _affords_twice(meter: Meter, before: object) -> bool:
     spent, left = meter.total, meter.remaining()
     return all(getattr(left, name) is None or getattr(left, name) >= 2 * (getattr(spent, name) - getattr(before, name))
                for name in LIMITS)  # fmt: skip
-
-
-def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All values of the model, on the host."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in _values(model)}
-
-
-def _restore(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
-    import torch
-
-    with torch.no_grad():
-        for name, value in _values(model):
-            value.copy_(values[name])
-
-
-def _values(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]

@@ -198,9 +198,6 @@ class Attack(Plugin):
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
     distributed: ClassVar[bool] = False
     """Whether a launcher's ranks train together (`harness.loop.ranks`); all must then go through the same steps."""
-    tried_as: ClassVar[str | None] = None
-    """Name of the attack that the trials of a search run in place of this one, with the settings that it has too: where
-    this one is too long to try many times. The attack after the search is this one, with what was found."""
 
     def search_space(self) -> Space:
         """What a search may vary: a distribution (`harness.search.space`) by setting, around the settings as given.
@@ -208,6 +205,13 @@ class Attack(Plugin):
         Every attack whose settings are training knobs has those; others declare their own, or cannot be searched.
         """
         return training_space(self.settings) if isinstance(self.settings, TrainSettings) else {}
+
+    def tried(self) -> dict[str, Any] | None:
+        """The attack, by name and settings, that trials of a search run in place of this one; None is this one.
+
+        For an attack that is too long to try many times. What follows the search is this one, with what was found.
+        """
+        return None
 
     @abstractmethod
     def attack(self, released: Released, context: AttackContext) -> Attacked:

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.numbers.robustness import AttackOutcome, Robustness
 from harness.records.record import Record
 
+LONGER = 1.5
+"""A reference that cost so many times as much was trained for longer, and not just by another method."""
+
 
 def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
     """One line a finding.
@@ -21,7 +24,7 @@ def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
     ranked = {cell for outcome in result.attacks for cell in outcome.ids}
     targets = {record.id: record.provenance.targets for record in records if record.id in ranked}
     return [*superset_warnings(result.attacks, targets), *collapse_warnings(result),
-            *uncounted_warnings(result, records)]  # fmt: skip
+            *uncounted_warnings(result, records), *length_warnings(result, records)]  # fmt: skip
 
 
 def uncounted_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
@@ -42,6 +45,31 @@ def uncounted_warnings(result: Robustness, records: Sequence[Record]) -> list[st
             found.append(f"{one.attack} does not count ({record.errors[0].flag}), yet it gained more than every attack "
                          "that counts: the row may flatter the lock; search the attack's learning rate")  # fmt: skip
     return found
+
+
+def length_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
+    """The attack that brought back most of what it teaches the base, where a longer one's reference hides that.
+
+    All attacks are measured against the best reference. Where that trained for longer, an attack that takes the lock
+    out altogether falls short of it by its length alone.
+    """
+    by_id = {record.id: record for record in records}
+    best = next((by_id.get(one.ids[0]) for one in result.attacks if one.label == result.best_reference), None)
+    credited = max((one.recovery.high for one in result.attacks if one.recovery.high is not None), default=None)
+    if best is None or best.cost.reference is None or credited is None:
+        return []
+    found: list[tuple[float, str]] = []
+    for one in result.attacks:
+        record = by_id.get(one.ids[0])
+        if record is None or record.cost.reference is None or record.recovery.low is None:
+            continue
+        longer = best.cost.reference.flops / max(record.cost.reference.flops, 1.0)
+        if longer > LONGER and record.recovery.low > credited:
+            text = (f"{one.label} recovers {record.recovery.value:.2f} of what it teaches the base, but is measured "
+                    f"against {result.best_reference}, which spent {longer:.1f} times as much on the base: the row may "
+                    "flatter the lock; let the attack train as long")  # fmt: skip
+            found.append((record.recovery.value or 0.0, text))
+    return [max(found)[1]] if found else []
 
 
 def superset_warnings(outcomes: Sequence[AttackOutcome], targets: Mapping[str, Sequence[str]]) -> list[str]:

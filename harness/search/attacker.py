@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from harness import probes, registry
+from harness import probes
 from harness.errors import Unavailable
 from harness.numbers.validity import RunSummary, run_flags
 from harness.search.curve import SearchCurve, curve
@@ -53,7 +53,8 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     if reason := probes.check("optuna"):
         raise Unavailable(f"search.trials={spec.search.trials}: {reason}")
     workshop.require(spec)
-    attack, spec = spec.attack, _tried(spec)
+    attack = spec.attack
+    spec = spec.model_copy(update={"attack": spec.build_attack().tried() or attack})
     target, seed = fresh(), derive(spec.seed, role, "search")
     key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
            "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
@@ -69,17 +70,6 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     folder, _ = workshop.entry("searches", target, key, make)
     found = SearchCurve.model_validate_json((folder / _FOUND).read_text())
     return found.model_copy(update={"attack": {**attack, **found.chosen_params}})
-
-
-def _tried(spec: Spec) -> Spec:
-    """The spec of what a trial runs, see `Attack.tried_as`: a search that it shares with the attack of that name."""
-    known = registry.attacks()
-    name = known.get(spec.attack["name"]).tried_as
-    if name is None:
-        return spec
-    fields = known.get(name).Settings.model_fields
-    attack = {key: value for key, value in spec.attack.items() if key in fields}
-    return spec.model_copy(update={"attack": {"name": name, **attack}})
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,

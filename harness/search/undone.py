@@ -49,22 +49,28 @@ class _Kept:
 
 
 class Undone:
-    """The last thing that was undone, and under which settings."""
+    """The last thing that was undone, and under which settings.
 
-    def __init__(self) -> None:
+    Args:
+        paid_again: whether who takes it from here pays for it: trials of a search do, runs of one attack do not.
+    """
+
+    def __init__(self, *, paid_again: bool = True) -> None:
         self._kept: _Kept | None = None
+        self._paid_again = paid_again
 
     def get(self, undoing: Undoing, settings: Settings, context: AttackContext) -> Result:
         """`undoing(settings)` on the bill `undo`, or a copy of what it gave when all that it looked at was the same."""
         kept = self._kept
         if kept is None or any(getattr(settings, name) != value for name, value in kept.read.items()):
             return self._make(undoing, settings, context)
-        with context.meter.stage(STAGE):
-            context.meter.charge(kept.bill)
+        if self._paid_again:
+            with context.meter.stage(STAGE):
+                context.meter.charge(kept.bill)
         return copy.deepcopy(kept.model).to(device=context.device), copy.deepcopy(kept.report)
 
     def _make(self, undoing: Undoing, settings: Settings, context: AttackContext) -> Result:
-        if STAGE in context.meter.bills:
+        if self._paid_again and STAGE in context.meter.bills:
             raise RuntimeError("an attack undoes a lock once: what it paid for it could not be told apart")
         self._kept, noted = None, Noted(settings)
         model, report = undoing(noted)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from attack_cases import build, context, released
 
+from attacks.redistill import RedistillSettings
+from attacks.undo_until_flat import undo_of
 from harness.bill import Bill
 from harness.training import TrainResult, TrajectoryPoint
 
@@ -82,3 +84,42 @@ def test_one_run_is_full_fine_tuning() -> None:
     once = build("until_flat", doublings=0).attack(released("llama"), context())
     plain = build("full").attack(released("llama"), context())
     assert weights_digest(once.model) == weights_digest(plain.model)
+
+
+def test_the_undo_of_the_lock_is_what_is_run_for_longer_and_it_is_paid_once() -> None:
+    where = context()
+    locked = dataclasses.replace(released("dlr_llama"), lock={"defense": "dlr", "settings": {}})
+    result = build("undo_until_flat", max_steps=4, doublings=2, flat=1e-9).attack(locked, where)
+    assert result.report["attack"] == "redistill"
+    assert result.report["replaced"]
+    assert "DLRNet" not in {type(module).__name__ for module in result.model.modules()}
+    lengths = [run["steps"] for run in result.report["runs"]]
+    assert lengths == [4, 8, 16][: len(lengths)]
+    assert len(lengths) > 1
+    assert where.meter.bills["attack"].steps == sum(lengths)
+    assert where.meter.bills["undo"].steps == RedistillSettings().undo_steps
+
+
+@pytest.mark.parametrize(("lock", "attack"), [
+    (None, "full"), ("none", "full"), ("external", "full"), ("dlr", "redistill"), ("pmp", "undo_pmp"),
+    ("dlr+specdef_reparam", "undo_specdef_reparam"), ("specdef+external", "undo_specdef"),
+])  # fmt: skip
+def test_what_undoes_a_lock_is_read_off_the_suite(lock: str | None, attack: str) -> None:
+    found = dataclasses.replace(released("llama"), lock=lock and {"defense": lock, "settings": {}})
+    assert undo_of(found) == attack
+
+
+def test_without_a_lock_it_is_until_flat() -> None:
+    from harness.models.digest import weights_digest
+
+    knobs: dict[str, Any] = {"max_steps": 3, "doublings": 1, "learning_rate": 1e-3}
+    runs = [build(name, **knobs).attack(released("llama"), context()) for name in ("until_flat", "undo_until_flat")]
+    assert len({weights_digest(run.model) for run in runs}) == 1
+    assert runs[0].report == runs[1].report
+
+
+def test_trials_of_a_search_make_one_run() -> None:
+    assert build("until_flat", learning_rate=7e-4).tried() == {"name": "full", **build("full", learning_rate=7e-4)
+                                                               .settings.model_dump()}  # fmt: skip
+    tried = build("undo_until_flat", max_steps=9, doublings=3).tried()
+    assert (tried["name"], tried["max_steps"], tried["doublings"]) == ("undo_until_flat", 9, 0)

@@ -21,7 +21,8 @@ ATTACKS = {
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
     "redistill": "redistill:Redistill", "offload": "offload:Offload", "partial_depth": "partial_depth:PartialDepth",
     "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
-    "mezo": "mezo:MeZO", "until_flat": "until_flat:UntilFlat", "undo_specdef": "undo_specdef:UndoSpecDef",
+    "mezo": "mezo:MeZO", "until_flat": "until_flat:UntilFlat",
+    "undo_until_flat": "undo_until_flat:UndoUntilFlat", "undo_specdef": "undo_specdef:UndoSpecDef",
     "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
     "authorised": "authorised:Authorised", "undo_pmp": "undo_pmp:UndoPMP",
 }  # fmt: skip
@@ -31,9 +32,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "redistill": {"undo_steps": 30, "sampled_tokens": 0}, "distil_student": {"distil_steps": 20, "sampled_tokens": 0},
     "undo_specdef": {"distil_steps": 30, "sampled_tokens": 0, "distil_batch_size": 4},
     "pretrain_first": {"pretrain_steps": 6}, "mezo": {"learning_rate": 2e-2, "directions": 8},
-    "until_flat": {"doublings": 0},
+    "until_flat": {"doublings": 0}, "undo_until_flat": {"doublings": 0},
 }  # fmt: skip
-"""`until_flat` is one run here, as the kit counts the steps of one; test_until_flat.py has more."""
+"""Those `until_flat` are one run here, as the kit counts the steps of one; test_until_flat.py has more."""
 MODELS = ["llama", "dlr_llama", "gpt2", "dlr_gpt2"]
 
 

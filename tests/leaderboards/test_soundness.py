@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from record_factory import make_cell
 
+from harness.numbers.robustness import robustness
 from harness.records.sections import Flag
 from leaderboards.load import Results
 from leaderboards.ranking import rank
 from leaderboards.rows import board_rows
-from leaderboards.soundness import contains
+from leaderboards.soundness import contains, length_warnings
 
 FULL = ["embed.weight", "layers.0.attn.q.weight", "layers.0.mlp.up.weight"]
 LORA = ["layers.0.attn.q", "layers.0.mlp.up"]
@@ -82,3 +84,17 @@ def test_containment_is_by_whole_path_components() -> None:
     assert not contains(LORA, FULL)
     assert not contains(["layers.10.mlp.weight"], ["layers.1"])
     assert not contains(FULL, [])
+
+
+@pytest.mark.parametrize(("times", "recovery", "named"), [(8, 1.0, True), (1.2, 1.0, False), (8, 0.25, False)])
+def test_an_undo_that_a_longer_reference_hides_is_named(times: float, recovery: float, named: bool) -> None:
+    undo = make_cell(attack="undo_it", recovery=recovery, gain=0.4)
+    long = make_cell(attack="for_long", recovery=0.3, gain=0.8)
+    cost = long.record.cost
+    assert cost.reference is not None
+    dear = cost.reference.model_copy(update={"forward_flops": times * cost.reference.flops, "backward_flops": 0.0})
+    record = long.record.model_copy(update={"cost": cost.model_copy(update={"reference": dear})})
+    cells = [undo, replace(long, record=record)]
+    found = length_warnings(robustness(cells), [each.record for each in cells])
+    assert [line.startswith("undo_it recovers") and "against for_long" in line for line in found] == [True] * named
+    assert named == any("undo_it recovers" in line for row in rank(cells) for line in row.warnings)

@@ -1,0 +1,48 @@
+"""`undo_until_flat`: take the lock out, then fine-tune for longer and longer.
+
+A reference that trains until its curve is flat is a fair measure only of an attack that may do so too: beside
+`until_flat`, an undo that stops after its default steps makes a lock look strong that it has taken out altogether. What
+undoes the lock at hand is read off the suite (`undo` of `attacks/suites.py`); on a model with no lock, or one that
+nothing there undoes, this is `until_flat`, so the reference is fair.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from attacks.full import UndoneSettings
+from attacks.until_flat import UntilFlatSettings
+from harness.composition import SIGN
+from harness.kinds import KINDS, Kind
+from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
+
+
+class UndoUntilFlatSettings(UndoneSettings, UntilFlatSettings):
+    """`until_flat`'s settings at the rate of undone models; what the undo has beside them is at its defaults."""
+
+
+class UndoUntilFlat(Attack):
+    """Undo the lock that the release names, then fine-tune for longer and longer."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS
+    knowledge = Knowledge.CODE
+    Settings = UndoUntilFlatSettings
+    settings: UndoUntilFlatSettings
+
+    def tried(self) -> dict[str, Any]:
+        """See `harness.plugins.Attack`: trials make the first run only."""
+        return {"name": "undo_until_flat", **self.settings.model_dump(), "doublings": 0}
+
+    def attack(self, released: Released, context: AttackContext) -> Attacked:
+        """See `harness.plugins.Attack`."""
+        from attacks.until_flat import longer_and_longer
+
+        return longer_and_longer(undo_of(released), self.settings, released, context)
+
+
+def undo_of(released: Released) -> str:
+    """The first attack of the standard suite that undoes the lock, the last of several first; else `full`."""
+    from attacks.suites import STANDARD
+
+    locks = str((released.lock or {}).get("defense", "none")).split(SIGN)
+    return next((attack for lock in reversed(locks) for attack in STANDARD.undo.get(lock, ())), "full")
