@@ -59,12 +59,12 @@ def expand(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(raw)]
     members = registry.suites().get(name).members(part, str(defense.get("name", "none")))
     task = _named(raw.get("task", {})).get("name", Spec().task["name"])
-    members = tuple(member for member in members if _fits(member, task))
+    members = tuple(member for member in members if fits(member, task))
     return [{**raw, "attack": {**attack, "name": member}} for member in members]
 
 
-def _fits(attack: str, task: Any) -> bool:
-    """Whether the attack is for the task's kind of model; of names that nobody knows, `resolve` says so."""
+def fits(attack: str, task: Any) -> bool:
+    """Whether the attack is for the task's kind of model; true of names that nobody knows, which others refuse."""
     from harness import registry
 
     known = task in registry.tasks().names() and attack in registry.attacks().names()

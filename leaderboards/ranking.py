@@ -129,7 +129,7 @@ def _known_row(cells: Sequence[Cell], defense: str, key: str, index: Index | Non
     files = [cell.digest for cell in cells]
     if index is None or None in files:
         return _row(cells, defense, key)
-    place = digest_of(["row", files, defense, key, suite_attacks()])
+    place = digest_of(["row", files, defense, key, suite_attacks(cells[0].record.name("task"))])
     with suppress(ValidationError):
         if (found := index.get(place)) is not None:
             return BoardRow.model_validate_json(found)
@@ -150,7 +150,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
         budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
         best_reference=result.best_reference, attacks=result.attacks,
-        standard=standard(cells, result, suite_attacks(), known),
+        standard=standard(cells, result, suite_attacks(cells[0].record.name("task")), known),
         by_knowledge=by_knowledge(cells, result, known),
         utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
         perplexity_ratio=_mean(map(perplexity_ratio, records)),

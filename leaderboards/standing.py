@@ -7,6 +7,7 @@ comparable only under the same attacks, which the standard suite fixes; so both 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydantic import Field
 
@@ -38,12 +39,19 @@ class Standing(Settings):
     """Attacks of the suite that do not count here because they were not run, or gave no valid outcome."""
 
 
-def suite_attacks() -> tuple[str, ...]:
-    """Names of the standard suite's attacks, as installed; none where no such suite is."""
+@lru_cache(maxsize=256)
+def suite_attacks(task: str | None = None) -> tuple[str, ...]:
+    """Names of the standard suite's attacks, as installed; none where no such suite is.
+
+    Args:
+        task: only attacks for its kind of model; None is all of them.
+    """
     from harness import registry
+    from harness.suites import fits
 
     suites = registry.suites()
-    return suites.get(SUITE).attacks if SUITE in suites.names() else ()
+    attacks = suites.get(SUITE).attacks if SUITE in suites.names() else ()
+    return tuple(attack for attack in attacks if task is None or fits(attack, task))
 
 
 def standard(cells: Sequence[Cell], whole: Robustness, suite: Sequence[str], known: Known) -> Standing:

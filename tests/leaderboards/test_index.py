@@ -105,7 +105,7 @@ def test_another_standard_suite_is_another_row(
     out: Path, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaderboard(out, cache=tmp_path)
-    monkeypatch.setattr(ranking, "suite_attacks", lambda: ("lora",))
+    monkeypatch.setattr(ranking, "suite_attacks", lambda task: ("lora",))
     done(work)
     assert leaderboard(out, cache=tmp_path) == leaderboard(out)
     assert done(work) == (4, 4 + 4, 4)  # with the cache the rows and what they need, without it all

@@ -16,8 +16,15 @@ def test_standard_is_over_the_suite_alone_and_says_what_was_not_run() -> None:
     assert row.standard.worst_attack == "lora"
     assert row.standard.robustness.value == pytest.approx(0.8, abs=0.1)
     assert row.robustness.value == pytest.approx(0.1, abs=0.1)
-    assert set(row.standard.missing) == set(suite_attacks()) - {"lora"}
-    assert row.standard.n_suite == len(suite_attacks())
+    assert set(row.standard.missing) == set(suite_attacks("python_source")) - {"lora"}
+    assert row.standard.n_suite == len(suite_attacks("python_source"))
+
+
+def test_a_lock_is_not_asked_for_attacks_on_another_kind_of_model() -> None:
+    everything = set(suite_attacks())
+    assert everything - set(suite_attacks("python_source")) == {"linear_probe"}
+    assert {"linear_probe", "full"} <= set(suite_attacks("digits")) < everything
+    assert set(suite_attacks("a task that is not installed")) == everything
 
 
 def test_the_parts_of_a_ranking_are_what_the_parts_alone_give() -> None:
