@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import scale_tables
+import search_tables
 import theory_tables
 
 import reproductions
@@ -47,6 +48,14 @@ def crossed(name: str) -> str:
     table = [{"attack": label, **{lock: outcomes.get(label, "-") for lock, outcomes in found.items()}}
              for label in attacks]  # fmt: skip
     return _table(table, "Recovery by attack and lock, over all seeds, against the best reference of any attack:")
+
+
+def searched(name: str) -> str:
+    """The ranking of searched cells, recovery by attack and lock, and what each search chose."""
+    counts = search_tables.outcomes(RESULTS / name)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
+    note = f"What each search chose, as a factor of the rate given, and what it brought ({told} trials):"
+    return f"{ranking(name)}\n{crossed(name)}\n\n{_table(search_tables.found(RESULTS / name), note)}"
 
 
 def coverage() -> str:
@@ -171,6 +180,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:memory": ("docs/measured.md", lambda: boards("memory")),
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
+    "docs/measured.md:standard": ("docs/measured.md", lambda: searched("standard")),
     "docs/numbers.md:openings": ("docs/numbers.md", openings),
     "docs/locks/specdef.md:step": ("docs/locks/specdef.md", spectral_step),
     "docs/measured.md:coverage": ("docs/measured.md", coverage),

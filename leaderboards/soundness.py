@@ -12,6 +12,8 @@ from harness.records.record import Record
 
 LONGER = 1.5
 """A reference that cost so many times as much was trained for longer, and not just by another method."""
+HIDDEN = 0.02
+"""Recovery that a longer reference hides of an attack, below which it is not worth a warning."""
 
 
 def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
@@ -64,7 +66,7 @@ def length_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
         if record is None or record.cost.reference is None or record.recovery.low is None:
             continue
         longer = best.cost.reference.flops / max(record.cost.reference.flops, 1.0)
-        if longer > LONGER and record.recovery.low > credited:
+        if longer > LONGER and min(record.recovery.low, 1.0) > credited + HIDDEN:
             text = (f"{one.label} recovers {record.recovery.value:.2f} of what it teaches the base, but is measured "
                     f"against {result.best_reference}, which spent {longer:.1f} times as much on the base: the row may "
                     "flatter the lock; let the attack train as long")  # fmt: skip
