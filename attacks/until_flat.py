@@ -63,28 +63,27 @@ def longer_and_longer(name: str, settings: Any, released: Released, context: Att
     kind = registry.attacks().get(name)
     fields = {key: value for key, value in settings.model_dump().items() if key in kind.Settings.model_fields}
     context = replace(context, undone=context.undone or Undone(paid_again=False))
-    runs: list[Attacked] = []
-    best = 0
+    trained: list[TrainResult] = []
+    best, kept = 0, None
     for doubling in range(settings.doublings + 1):
         before, steps = context.meter.total, settings.max_steps * 2**doubling
         chosen = {**fields, "max_steps": steps, "eval_points": max(1, settings.eval_points)}
         folder = context.folder / f"{steps}_steps"
         folder.mkdir(parents=True, exist_ok=True)
         copied = replace(released, model=copy.deepcopy(released.model))
-        runs.append(kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder)))
-        ends = [_end(run.training) for run in runs]
-        gained, rose = ends[-1] - ends[best], ends[best] - _start(runs[0].training)
-        last = doubling and gained < settings.flat * abs(rose)
-        beaten = doubling if gained <= 0 else best
-        best = doubling if gained > 0 else best
-        if doubling:
-            runs[beaten] = replace(runs[beaten], model=released.model)  # only the best one's weights are kept
-        if last or not _affords_twice(context.meter, before):
+        run = kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder))
+        trained.append(run.training)
+        gained = _end(run.training) - _end(trained[best])
+        rose = _end(trained[best]) - _start(trained[0])
+        if kept is None or gained > 0:  # on the host: the next run has the device to itself
+            best, kept = doubling, replace(run, model=run.model.to(device="cpu"))
+        if (doubling and gained < settings.flat * abs(rose)) or not _affords_twice(context.meter, before):
             break
-    trained = [run.training for run in runs]
-    report = {**runs[best].report, "attack": name, "chosen": best,
-              "runs": [{"steps": run.steps, "score": _end(run)} for run in trained]}  # fmt: skip
-    return replace(runs[best], training=replace(trained[best], trajectory=_joined(trained, best)), report=report)
+    assert kept is not None
+    report = {**kept.report, "attack": name, "chosen": best,
+              "runs": [{"steps": each.steps, "score": _end(each)} for each in trained]}  # fmt: skip
+    return replace(kept, model=kept.model.to(device=context.device), report=report,
+                   training=replace(trained[best], trajectory=_joined(trained, best)))  # fmt: skip
 
 
 def _start(run: TrainResult) -> float:

@@ -52,10 +52,11 @@ def crossed(name: str) -> str:
 
 def searched(name: str) -> str:
     """The ranking of searched cells, recovery by attack and lock, and what each search chose."""
-    counts = search_tables.outcomes(RESULTS / name)
+    records = [cell.record for cell in load_results(RESULTS / name, utility=False).cells]
+    counts = search_tables.outcomes(records)
     told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
     note = f"What each search chose, as a factor of the rate given, and what it brought ({told} trials):"
-    return f"{ranking(name)}\n{crossed(name)}\n\n{_table(search_tables.found(RESULTS / name), note)}"
+    return f"{ranking(name)}\n{crossed(name)}\n\n{_table(search_tables.found(records), note)}"
 
 
 def coverage() -> str:

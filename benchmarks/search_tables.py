@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.records.record import Record
 from harness.search.curve import SearchCurve
 from harness.search.rates import RATE
-from leaderboards.load import load_results
 
 Cells = dict[str, dict[str, str]]
 
 
-def found(folder: Path) -> list[dict[str, str]]:
+def found(records: Sequence[Record]) -> list[dict[str, str]]:
     """A row an attack: what its search chose and brought on each locked model and, first, on the base of each.
 
     Every lock has the same base but one that pretrains, whose control is the base of its cells.
     """
     rows: Cells = {}
-    records = [cell.record for cell in load_results(folder, utility=False).cells]
     for record in sorted(records, key=lambda record: (record.model.control is not None, record.name("defense"))):
         if record.search is None or record.search.attacked is None:
             continue
@@ -48,11 +45,10 @@ def told(curve: SearchCurve, record: Record) -> str:
     return ", ".join([f"{rate:.3g} x{rose}", *others])
 
 
-def outcomes(folder: Path) -> Mapping[str, int]:
+def outcomes(records: Sequence[Record]) -> Mapping[str, int]:
     """How many trials were complete, pruned and failed."""
     counts: dict[str, int] = {}
-    for cell in load_results(folder, utility=False).cells:
-        searches = cell.record.search
+    for searches in (record.search for record in records):
         for curve in (searches.attacked, searches.reference) if searches else ():
             for trial in curve.trials if curve else ():
                 counts[trial.outcome] = counts.get(trial.outcome, 0) + 1

@@ -94,7 +94,7 @@ class AttackContext(Context):
     probe: Callable[[PreTrainedModel], float] | None = None
     """Scores a model on the selection split for the trajectory; the benchmark's cost, not the attacker's."""
     undone: Undone | None = None
-    """In a trial of a search: what the trials before it undid."""
+    """In a trial of a search, or in a run of several: what those before it undid."""
 
     def undo(self, undoing: Undoing, settings: Settings) -> tuple[PreTrainedModel, dict[str, Any]]:
         """`undoing(settings)`: the undone model and JSON for the report, on the bill `undo`, and so at most once in an

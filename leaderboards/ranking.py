@@ -150,7 +150,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
         budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
         best_reference=result.best_reference, attacks=result.attacks,
-        standard=standard(cells, result, suite_attacks(cells[0].record.name("task")), known),
+        standard=standard(cells, result, suite_attacks(first.name("task")), known),
         by_knowledge=by_knowledge(cells, result, known),
         utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
         perplexity_ratio=_mean(map(perplexity_ratio, records)),
