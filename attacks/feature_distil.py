@@ -71,7 +71,7 @@ def features(model: Any, head: str) -> Iterator[Callable[[], torch.Tensor]]:
 
 def _affordable(locked: Any, batch: Batch, context: AttackContext, share: Share) -> int:
     """Steps that the share of the budget allows, from the counted cost of one forward pass."""
-    from harness.loop.run import count_tokens
+    from harness.loop.passes import count_tokens
     from harness.meters.flops import FlopCounter
 
     inputs = {key: value.to(context.device) for key, value in batch.items()}

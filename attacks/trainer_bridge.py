@@ -11,9 +11,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from harness.bill import Bill
 from harness.loop.gradients import GradientWatch
+from harness.loop.passes import count_tokens, evaluated
 from harness.loop.proof import tensor_hash, tensor_hashes
 from harness.loop.reproducible import random_state_kept, reproducible
-from harness.loop.run import count_tokens, evaluated
 from harness.loop.schedule import eval_steps, plan_steps, warmup_steps
 from harness.meters.memory import memory_cap, module_bytes, real_out_of_memory
 from harness.meters.micro import MicroCost, measure_micro

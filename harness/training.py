@@ -104,8 +104,9 @@ def train(
         UsageError: nothing of the model requires a gradient, an unknown optimizer, or `lr_scale` names other tensors.
     """
     from harness.loop.engine import Engine, checkpointed, plain_engine, to_master_weights
+    from harness.loop.passes import evaluated
     from harness.loop.reproducible import reproducible
-    from harness.loop.run import Run, evaluated
+    from harness.loop.run import Run
     from harness.meters.memory import memory_cap, real_out_of_memory
 
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.bill import Bill
-from harness.loop.checkpoint import Checkpoint, fingerprint, optimizer_state, restore_optimizer
+from harness.loop.checkpoint import Checkpoint, fingerprint
 from harness.loop.engine import Batch, Engine
+from harness.loop.passes import count_tokens, evaluated
 from harness.loop.proof import tensor_hash, tensor_hashes
 from harness.loop.reproducible import random_state_kept
 from harness.loop.schedule import eval_steps, learning_rates, plan_steps
+from harness.loop.snapshots import Snapshots
 from harness.meters.flops import FlopCounter
 from harness.meters.micro import MicroCost, measure_micro
 from harness.train_settings import TrainSettings
@@ -73,7 +75,7 @@ class Run:
         self._plan()
         with engine.gathered():
             self._before = tensor_hashes(named)
-        self._checkpoint = self._open_checkpoint() if settings.save_steps else None
+        self._snapshots = self._open_snapshots() if settings.save_steps else None
 
     def execute(self) -> TrainResult:
         """Train to the end of the plan, the budget or the caller's stop."""
@@ -89,8 +91,8 @@ class Run:
                 self._score()
             if not last:
                 self._save()
-        if self._checkpoint is not None:
-            self._checkpoint.remove()
+        if self._snapshots is not None:
+            self._snapshots.remove()
         return self._result(stopped or state.limit)
 
     def _one_step(self) -> None:
@@ -214,77 +216,30 @@ class Run:
             extra={"skipped_steps": state.skipped} if state.skipped else {},
         )
 
-    # Checkpoints
+    # Snapshots
 
-    def _open_checkpoint(self) -> Checkpoint:
+    def _open_snapshots(self) -> Snapshots:
         state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        return Checkpoint(self._context.folder, self._label, fingerprint(
+        checkpoint = Checkpoint(self._context.folder, self._label, fingerprint(
             settings=self._settings.model_dump(mode="json"), seed=self._context.seed, label=self._label,
             bf16=self._context.bf16, budget=self._meter.budget.model_dump(mode="json"), points=sorted(self._points),
             batch=tensor_hashes(sorted(self._first.items())), model=tensor_hashes(state.items()),
             trained=[name for name, _ in self._named],
         ))  # fmt: skip
+        return Snapshots(checkpoint, self._model, self._engine, self._named)
 
     def _save(self) -> None:
-        if self._checkpoint is None or self._state.step % self._settings.save_steps:
+        if self._snapshots is None or self._state.step % self._settings.save_steps:
             return
-        tensors, numbers = optimizer_state(self._engine.optimizer, self._names())
-        for name, value in self._kept():
-            tensors[f"model/{name}"] = value
-        tensors["random/cpu"] = torch.get_rng_state()
-        if self._engine.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self._engine.device)
-        seconds = self._meter.total.seconds - self._seconds_before
-        bill = self._spent.plus(Bill(seconds=seconds))
-        watch = self._engine.watch
-        self._checkpoint.save(self._state.step, tensors, {
-            "state": asdict(self._state), "bill": bill.model_dump(mode="json"), "optimizer": numbers,
-            "missing": sorted(watch.missing), "nonfinite": sorted(watch.nonfinite),
-        })  # fmt: skip
+        bill = self._spent.plus(Bill(seconds=self._meter.total.seconds - self._seconds_before))
+        self._snapshots.save(self._state.step, {"state": asdict(self._state), "bill": bill.model_dump(mode="json")})
 
     def _resume(self) -> None:
-        found = self._checkpoint.load() if self._checkpoint is not None else None
+        found = self._snapshots.restore() if self._snapshots is not None else None
         if found is None:
             return
-        tensors, scalars = found
-        with torch.no_grad():
-            for name, value in self._kept():
-                value.copy_(tensors[f"model/{name}"])
-        restore_optimizer(self._engine.optimizer, self._names(), tensors, scalars["optimizer"])
-        torch.set_rng_state(tensors["random/cpu"])
-        if "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"], self._engine.device)
-        trajectory = [TrajectoryPoint(**point) for point in scalars["state"].pop("trajectory")]
-        self._state = State(**scalars["state"], trajectory=trajectory)
-        self._engine.watch.missing, self._engine.watch.nonfinite = set(scalars["missing"]), set(scalars["nonfinite"])
+        trajectory = [TrajectoryPoint(**point) for point in found["state"].pop("trajectory")]
+        self._state = State(**found["state"], trajectory=trajectory)
         self._resumed_at = self._state.step
         self._plan()
-        self._charge(Bill(**scalars["bill"]))
-
-    def _kept(self) -> list[tuple[str, torch.Tensor]]:
-        return [*((name, p) for name, p in self._named), *self._model.named_buffers()]
-
-    def _names(self) -> dict[torch.Tensor, str]:
-        return {p: name for name, p in self._named}
-
-
-def count_tokens(batch: Mapping[str, torch.Tensor]) -> int:
-    """Tokens of a micro-batch: elements of `input_ids`, else the leading sizes of its first tensor; an image is one."""
-    if "input_ids" in batch:
-        return batch["input_ids"].numel()
-    if "pixel_values" in batch:
-        return len(batch["pixel_values"])
-    first = next(iter(batch.values()))
-    return first.numel() // first.shape[-1] if first.ndim > 1 else first.numel()
-
-
-@contextmanager
-def evaluated(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+        self._charge(Bill(**found["bill"]))

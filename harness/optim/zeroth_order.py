@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.loop.engine import Batch, LossFn, make_accelerator
-from harness.loop.run import evaluated
+from harness.loop.passes import evaluated
 from harness.meters.memory import module_bytes
 from harness.train_settings import TrainSettings
 
