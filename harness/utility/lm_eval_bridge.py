@@ -65,7 +65,7 @@ def _samples(released: Released, spec: UtilitySpec, data_dir: Path | None) -> di
     """lm-eval's logged samples by task.
 
     This is lm-eval's `simple_evaluate` less its seeding of the global generators and its machine report, which takes a
-    second of subprocesses a call; `tests/harness/test_utility_lm_eval_bridge.py` compares with lm-eval's own command.
+    second of subprocesses a call; `tests/harness/utility/test_lm_eval_bridge.py` compares with lm-eval's own command.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM

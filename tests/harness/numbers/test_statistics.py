@@ -179,7 +179,7 @@ def test_recovery_does_not_depend_on_the_unit(shift: float, scale: float) -> Non
 @pytest.mark.parametrize("recovery", [0.0, 1.0])
 def test_recovery_intervals_cover_the_truth(seeds: int, recovery: float) -> None:
     """Training noise of 7 % of the gain; the larger simulation is docs/data/coverage.json."""
-    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "coverage.py"))
+    benchmark = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "coverage.py"))
     world = benchmark["World"](seeds, recovery, 0.07, 0.07)
     found = benchmark["coverage"](world, repeats=300)
     assert 0.93 <= found["coverage"] <= 0.99

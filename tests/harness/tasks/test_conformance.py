@@ -1,4 +1,4 @@
-"""The embedded tasks pass the conformance kit; those of the data pack have test_tasks_pack.py."""
+"""The embedded tasks pass the conformance kit; those of the data pack have test_pack.py."""
 
 from __future__ import annotations
 

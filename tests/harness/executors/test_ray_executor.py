@@ -50,7 +50,7 @@ def test_an_entry_that_travels_is_found_and_a_damaged_one_is_not_taken(tmp_path:
 
 def on_ray(script: str, *words: str) -> dict[str, Any]:
     """What a helper prints that starts a cluster, in a process of its own."""
-    helpers = Path(__file__).parents[1] / "helpers"
+    helpers = Path(__file__).parents[2] / "helpers"
     seen = {**environment(), "PYTHONPATH": os.pathsep.join([str(helpers), environment()["PYTHONPATH"]])}
     done = subprocess.run([sys.executable, str(helpers / script), *words], check=False, capture_output=True, text=True,
                           env=seen)  # fmt: skip
