@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +33,15 @@ def found(records: Sequence[Record]) -> list[dict[str, str]]:
 
 
 def told(curve: SearchCurve, record: Record) -> str:
-    """The chosen rate over the given one, other settings that differ, and how far the best trial beat the first."""
+    """The chosen rate over the given one, what else differs and by more than that factor (rates move together), and how
+    far the best trial beat the first."""
     if curve.chosen is None:
         return "none complete"
     given: Any = record.spec["attack"]
     params = curve.trials[curve.chosen].params
     rate = float(params[RATE]) / float(given[RATE])  # type: ignore[arg-type]
-    others = [f"{key}={value}" for key, value in params.items() if key != RATE and value != given[key]]
+    others = [f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+              if value != given[key] and not (key.endswith(RATE) and math.isclose(value, rate * given[key]))]  # type: ignore[arg-type]
     first = curve.trials[0].score
     best = curve.trials[curve.chosen].score
     rose = "" if first is None or best is None else f" ({best - first:+.2f})"
