@@ -1,6 +1,7 @@
 """What of a record this machine can recompute beside its figures: digests of data and weights. Torch only when needed.
 
-A run in the cache is recognised by its attack and its items; what the cache holds of it must then agree.
+A run in the cache is recognised by its attack and its items; what the cache holds of it, and of the search before it,
+must then agree.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache as memoize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cache import digest_of, is_whole
 from harness.errors import UsageError
 from harness.files import canonical_json
 from harness.records.items import Item, read_items
@@ -46,6 +48,11 @@ class Finding:
     found: Any = None
     reason: str | None = None
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the record says what was found."""
+        return self.reason is None and self.found == self.recorded
+
 
 def recheck(cells: Sequence[Cell], *, data_dir: Path | None, cache: Path) -> tuple[list[Mismatch], list[str]]:
     """Check the digests of the cells.
@@ -67,7 +74,7 @@ def recheck(cells: Sequence[Cell], *, data_dir: Path | None, cache: Path) -> tup
                 left[kind, finding.reason] += 1
                 continue
             done[kind] += 1
-            if finding.found != finding.recorded:
+            if not finding.agrees:
                 mismatches.append(Mismatch(cell.record.id, finding.field, finding.recorded, finding.found))
     kinds = dict.fromkeys([*done, *(kind for kind, _ in left)])
     missing = {kind: "".join(f"; not {count} times: {reason}" for (other, reason), count in left.items()
@@ -140,8 +147,6 @@ class _Machine:
 
     def _made(self, digest: str, dtype: str) -> tuple[str | None, str | None]:
         """Of a classifier that its owner made, or that stands in a folder."""
-        from harness.cache import is_whole
-
         if self._bases is None:
             folders = [folder for folder in sorted((self._cache / "bases").glob("*/model")) if is_whole(folder.parent)]
             self._bases = {self._digest(str(folder), dtype)[0] for folder in folders}
@@ -162,21 +167,41 @@ class _Machine:
 
     def _run(self, cell: Cell, side: str, seed: int, digest: str, target: str | None, *, first: bool
              ) -> Iterator[Finding]:  # fmt: skip
-        """The run in the cache that has the very items of this side and seed, against what the record says of it."""
+        """What the record says of this side and seed, against the run in the cache that has the very items of it.
+
+        Several may: of two attacks, or two versions, that train alike. Then it is the one that agrees best.
+        """
         field, record = f"provenance.weights.{side}", cell.record
+        curve = getattr(record.search, side) if record.search else None
         rows = {row for row in cell.items if (row.model, row.seed) == (side, seed) and row.metric == record.task.metric}
-        for folder, key, saved in self._runs:
-            alike = key.get("seed") == seed and (record.search or key.get("attack") == record.spec["attack"])
-            if alike and _scored(folder, record.task.metric) == rows:
-                yield Finding(f"{field} of seed {seed}", digest, saved["digest"])
-                yield Finding(f"provenance.weights.{'locked' if side == 'attacked' else 'base'} before the {side} run",
-                              target, key.get("model"))  # fmt: skip
-                if first and side == "attacked":
-                    bills = {stage: bill.model_dump(mode="json") for stage in ("undo", "search", "attack")
-                             if (bill := getattr(record.cost, stage)) is not None}  # fmt: skip
-                    yield Finding("cost (undo, search, attack)", bills, saved["bills"])
-                return
-        yield Finding(field, digest, reason="the run is not in this cache")
+
+        def against(key: dict[str, Any], saved: dict[str, Any]) -> Iterator[Finding]:
+            yield Finding(f"{field} of seed {seed}", digest, saved["digest"])
+            yield Finding(f"provenance.weights.{'locked' if side == 'attacked' else 'base'} before the {side} run",
+                          target, key.get("model"))  # fmt: skip
+            other = None if curve is None or digest_of(curve) == key["search"] else "the cache has another search"
+            if curve is not None:
+                yield Finding(f"search.{side}", None, reason=other)
+            if first and side == "attacked":
+                bills = {stage: bill.model_dump(mode="json") for stage in ("undo", "search", "attack")
+                         if (bill := getattr(record.cost, stage)) is not None}  # fmt: skip
+                yield Finding("cost (undo, search, attack)", bills, saved["bills"], other)
+
+        found = [list(against(key, saved)) for folder, key, saved in self._runs
+                 if key.get("seed") == seed and _of_attack(key, record, searched=curve is not None)
+                 and _scored(folder, record.task.metric) == rows]  # fmt: skip
+        if found:
+            yield from min(found, key=lambda run: sum(not one.agrees for one in run))
+        else:
+            yield Finding(field, digest, reason="the run is not in this cache")
+
+
+def _of_attack(key: dict[str, Any], record: Record, *, searched: bool) -> bool:
+    """Whether a run is of the record's attack; of one that was searched, whatever settings were found."""
+    if searched != ("search" in key):
+        return False
+    same: bool = key["attack"]["name"] == record.name("attack") if searched else key["attack"] == record.spec["attack"]
+    return same
 
 
 def _declared(record: Record) -> Iterator[Finding]:
@@ -202,8 +227,6 @@ def _declared(record: Record) -> Iterator[Finding]:
 
 def _entries(room: Path, name: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
     """Whole entries of one room of a cache: folder, key, and the JSON document `name` in it."""
-    from harness.cache import is_whole
-
     for path in sorted(room.glob(f"*/{name}")):
         if is_whole(path.parent):
             key = json.loads((path.parent / "entry.json").read_text())["key"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from harness.cache import Cache
 from harness.cell import run_cell
 from harness.plugins import Task
 from harness.progress import Progress
+from harness.records.recheck import recheck
 from harness.records.record import Record
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve
 from harness.search.study import JOURNAL
 from harness.spec import Spec, resolve
 from harness.workshop import Workshop
+from leaderboards.load import load_results
 
 QUICK: dict[str, Any] = {
     "replicates": 1,
@@ -102,6 +105,30 @@ def test_the_bills_add_up_exactly(done: tuple[Record, Path], workshop: Workshop,
     assert record.reference_trajectory[0].flops == searches.reference.bill.flops
     assert record.reference_trajectory[-1].flops == cost.reference.flops
     assert record.trajectory[-1].tokens == cost.search.tokens + cost.attack.tokens
+
+
+def test_verify_tells_a_searched_run_from_one_that_trained_alike(
+    done: tuple[Record, Path], model: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    record, out = done
+    assert record.search is not None and record.search.attacked is not None  # noqa: PT018
+    alike = run_cell(spec_of(model, attack=record.search.attacked.attack, search={"trials": 0}), out=tmp_path,
+                     workshop=workshop)  # fmt: skip
+    assert alike.provenance.weights.attacked == record.provenance.weights.attacked
+    cells = [cell for folder in (out, tmp_path) for cell in load_results(folder).cells]
+    cache = workshop.cache.root
+
+    mismatches, notes = recheck(cells, data_dir=None, cache=cache)
+    assert not mismatches
+    assert "cost: rechecked 2 times" in notes
+    assert "search.attacked: rechecked 1 times" in notes
+
+    searched = next(cell for cell in cells if cell.record.id == record.id)
+    fewer = record.search.attacked.model_copy(update={"trials": record.search.attacked.trials[:2]})
+    altered = record.model_copy(update={"search": record.search.model_copy(update={"attacked": fewer})})
+    mismatches, notes = recheck([replace(searched, record=altered)], data_dir=None, cache=cache)
+    assert not mismatches
+    assert "cost: rechecked 0 times; not 1 times: the cache has another search" in notes
 
 
 def test_what_was_chosen_is_what_was_run_with_a_fresh_seed(
