@@ -94,11 +94,12 @@ def _ranked(args: argparse.Namespace) -> int:
         print(f"harness {args.verb}: a launcher with several ranks is for `harness run`", file=sys.stderr)
         return 2
     if ranks.rank():
-        return ranks.follow()
+        ranks.end(ranks.follow())
     try:
-        return _run(args)
+        status = _run(args)
     finally:
         ranks.dismiss()
+    ranks.end(status)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -13,9 +13,10 @@ A rank that dies takes the others along, which is the launcher's work; the same 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import Outcome, Unavailable
 
@@ -85,6 +86,13 @@ def dismiss() -> None:
     """Tell the followers that the command is over."""
     _tell(None)
     _leave()
+
+
+def end(status: int) -> NoReturn:
+    """End this rank at once: its work is done, and a library's threads, unwound at exit, may still abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def follow() -> int:
