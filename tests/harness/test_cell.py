@@ -25,17 +25,6 @@ from harness.workshop import Workshop
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random two-layer Llama as a local folder."""
-    from harness.testing import byte_tokenizer, random_llama
-
-    folder = tmp_path_factory.mktemp("models") / "random"
-    random_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(cache=Cache(tmp_path_factory.mktemp("cache")), data_dir=None, progress=Progress(quiet=True))
 

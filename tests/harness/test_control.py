@@ -14,7 +14,6 @@ from harness.numbers.robustness import Cell, robustness
 from harness.progress import Progress
 from harness.records.record import Record
 from harness.spec import Spec, resolve
-from harness.testing import byte_tokenizer, random_llama
 from harness.workshop import Workshop
 
 PMP: dict[str, Any] = {"name": "pmp", "max_steps": 12, "discovery_steps": 5, "per_device_train_batch_size": 2,
@@ -29,15 +28,6 @@ def spec_of(model: str, attack: str, defense: dict[str, Any] = PMP) -> Spec:
         "model": {"name": model}, "defense": defense, "attack": {"name": attack, **ATTACK}, "replicates": 1,
         "utility": {"limit": 20, "perplexity_tokens": 1500},
         "task": {"name": "python_source", "max_items": 20, "train_bytes": 60_000}})  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random two-layer Llama as a local folder."""
-    folder = tmp_path_factory.mktemp("models") / "random"
-    random_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
