@@ -36,25 +36,25 @@ def common_weights(models: Mapping[str, Scores]) -> Vector:
 
 
 def resampled_means(values: Vector, weights: Vector, resamples: int, seed: int) -> Vector:
-    """Weighted means over resampled items, (resamples, models): one matrix product of counts and scores."""
+    """Weighted means over resampled items, (models, resamples): one matrix product of scores and counts."""
     items = len(weights)
-    weighted = np.column_stack([values * weights[:, None], weights])
+    weighted = np.column_stack([values * weights[:, None], weights]).T.copy()
     step = max(1, _CHUNK // items)
     if step >= resamples:
-        sums = _all_counts(items, resamples, seed) @ weighted
+        sums = weighted @ _all_counts(items, resamples, seed)
     else:
-        rng, sums = np.random.default_rng([seed, 0]), np.empty((resamples, weighted.shape[1]))
+        rng, sums = np.random.default_rng([seed, 0]), np.empty((len(weighted), resamples))
         for start in range(0, resamples, step):
             rows = min(step, resamples - start)
-            sums[start : start + rows] = _counts(items, rows, rng) @ weighted
-    means: Vector = sums[:, :-1] / sums[:, -1:]
+            sums[:, start : start + rows] = weighted @ _counts(items, rows, rng).T
+    means: Vector = sums[:-1] / sums[-1]
     return means
 
 
 @lru_cache(maxsize=2)
 def _all_counts(items: int, resamples: int, seed: int) -> Vector:
-    """Kept, for the draws of many models with as many items are the same: at most 32 MB each."""
-    counts = _counts(items, resamples, np.random.default_rng([seed, 0]))
+    """(items, resamples). Kept, for the draws of many models with as many items are the same: at most 32 MB each."""
+    counts = np.ascontiguousarray(_counts(items, resamples, np.random.default_rng([seed, 0])).T)
     counts.flags.writeable = False
     return counts
 

@@ -109,7 +109,7 @@ class Draws:
         value = (self.point[top[0]] - self.point[top[1]]) / (self.point[bottom[0]] - self.point[bottom[1]])
         if _flat(numerator):
             return self._interval(value, None, None, *names, reason=_FLAT)
-        low, high = (_fieller(numerator, denominator, value, level, side) for side in (-1, 1))
+        low, high = _fieller(numerator, denominator, value, level)
         return self._interval(value, low, high, *names)
 
     def _percentiles(self, value: float, draws: Vector, level: float, *names: str) -> Interval:
@@ -149,13 +149,13 @@ def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed:
     point = weights @ values / total
     means = resampled_means(values, weights, resamples, seed)
     effective = total**2 / (weights**2).sum()
-    means = point + (means - point) * small_sample(effective)
+    means = point[:, None] + (means - point[:, None]) * small_sample(effective)
     rng = np.random.default_rng([seed, 1])
     binary = is_binary(models.values())
     spread = seed_spread(models, weights)
     draws = {}
     for column, (name, model) in enumerate(models.items()):
-        draw = means[:, column]
+        draw = means[column]
         if binary and np.ptp(model.values) == 0:  # 0 or 1 throughout: Jeffreys' posterior, not certainty
             k, n = point[column] * len(weights), len(weights)
             draw = rng.beta(k + 0.5, n - k + 0.5, resamples)
@@ -171,13 +171,28 @@ def _flat(draws: Vector) -> bool:
     return bool(np.ptp(draws) <= 1e-12 * max(1.0, float(np.abs(draws).max())))
 
 
-def _fieller(top: Vector, bottom: Vector, value: float, level: float, side: int) -> float | None:
-    """The end of the ratio's interval on one side: where `top - r * bottom > 0` holds for too few or too many draws.
+def _fieller(top: Vector, bottom: Vector, value: float, level: float) -> tuple[float | None, float | None]:
+    """The ends of the ratio's interval: where `top - r * bottom > 0` holds for too few or too many draws.
+
+    With every denominator above 0 that is `r < top / bottom`, and the ends are two of the quotients.
+    """
+    tail, number = 0.5 - level / 2, len(top)
+    if bottom.min() <= 0:
+        return _crossing(top, bottom, value, tail, -1), _crossing(top, bottom, value, tail, 1)
+    few = int(tail * number * (1 + 1e-12))  # so many draws may lie beyond an end
+    places = few, number - few - 1
+    quotients = np.partition(top / bottom, places)
+    low, high = quotients[[*places]].tolist()
+    return min(low, value), max(high, value)
+
+
+def _crossing(top: Vector, bottom: Vector, value: float, tail: float, side: int) -> float | None:
+    """One end of `_fieller`, on this side of `value`.
 
     Rounding keeps order: as r grows, each draw changes sides once at most. What holds of it at two r holds between
     them, so a bisection looks only at draws of which its ends differ.
     """
-    tail, number = 0.5 - level / 2, len(top)
+    number = len(top)
 
     def outside(above: int) -> bool:
         return above / number <= tail if side > 0 else above / number >= 1 - tail

@@ -7,6 +7,7 @@ more values than there are bytes. The encoding: apache/thrift, doc/specs/thrift-
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,16 @@ class ListOf:
     kind: Kind
 
 
-Kind = int | ListOf | Layout
+@dataclass(frozen=True)
+class Free:
+    """A number or bytes that may be another in every file of a `Shape`."""
+
+    kind: int
+    name: str = ""
+    """Of a number that a `Shape` gives; of bytes, and of numbers that nobody asks for, empty."""
+
+
+Kind = int | ListOf | Free | Layout
 
 
 class Reader:
@@ -36,6 +46,8 @@ class Reader:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
+        self.free: list[tuple[int, int, Free]] = []
+        """Where every `Free` value lies, from and to, in order."""
 
     def struct(self, layout: Layout) -> Struct:
         """The struct that begins here."""
@@ -43,7 +55,7 @@ class Reader:
         number = 0
         while head := self._byte():
             wire = head & 15
-            number = number + (head >> 4) if head > 15 else self._signed()
+            number = number + (head >> 4) if head > 15 else self.number()
             kind = layout.get(number)
             if kind is None or (wire != _wire(kind) and (kind, wire) != (BOOL, _FALSE)):
                 raise ValueError(f"its footer has a field {number} of type {wire}, which is not read")
@@ -55,7 +67,11 @@ class Reader:
             return self.struct(kind)
         if isinstance(kind, ListOf):
             return self._list(kind.kind)
-        return self._take(self._unsigned()) if kind == BINARY else self._signed()
+        if isinstance(kind, Free):
+            start, value = self.place, self._value(kind.kind)
+            self.free.append((start, self.place, kind))
+            return value
+        return self._take(self._unsigned()) if kind == BINARY else self.number()
 
     def _list(self, kind: Kind) -> list[Any]:
         head = self._byte()
@@ -90,10 +106,47 @@ class Reader:
                 return value
         raise ValueError("its footer has a number of more than 64 bits")
 
-    def _signed(self) -> int:
+    def number(self) -> int:
+        """The signed integer that begins here."""
         value = self._unsigned()
         return (value >> 1) ^ -(value & 1)
 
 
+class Shape:
+    """Structs that a layout reads as it reads one example, but for their `Free` values.
+
+    Ten thousand files of one writer differ in nothing else. What holds of the example's other values holds of theirs.
+    """
+
+    def __init__(self, example: bytes, layout: Layout) -> None:
+        """Raises ValueError at what the layout does not have."""
+        reader, parts, names, end = Reader(example), [], [], 0
+        reader.struct(layout)
+        for start, stop, free in reader.free:
+            pattern = _BYTES if free.kind == BINARY else _NUMBER
+            parts += [re.escape(example[end:start]), b"(" + pattern + b")" if free.name else pattern]
+            names += [free.name] if free.name else []
+            end = stop
+        self._names, rest = names, re.escape(example[end : reader.place])
+        self._pattern = re.compile(b"".join([*parts, rest]), re.DOTALL)
+
+    def numbers(self, data: bytes) -> dict[str, list[int]] | None:
+        """The named numbers, in order; None where `data` is of another shape, or may be."""
+        found = self._pattern.fullmatch(data)
+        if found is None:
+            return None
+        numbers: dict[str, list[int]] = {name: [] for name in self._names}
+        for name, part in zip(self._names, found.groups(), strict=True):
+            numbers[name].append(Reader(part).number())
+        return numbers
+
+
+_NUMBER = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+_BYTES = b"(?:" + b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(64)) + b")"
+"""Their number comes first; longer ones match no shape."""
+
+
 def _wire(kind: Kind) -> int:
+    if isinstance(kind, Free):
+        return kind.kind
     return kind if isinstance(kind, int) else _LIST if isinstance(kind, ListOf) else _STRUCT

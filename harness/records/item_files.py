@@ -33,11 +33,11 @@ from harness.records.items import (
 )
 from harness.records.parquet_footer import check_footer
 
-_KINDS = {name: pa.string() if name in NAMES else pa.int64() if name == "seed" else pa.float64() for name in COLUMNS}
+_READ = [pa.dictionary(pa.int32(), pa.string()) if name in NAMES else pa.int64() if name == "seed" else pa.float64()
+         for name in COLUMNS]  # fmt: skip
+"""Types of the columns, as they are read."""
 _PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
 _SEEDED = np.array([side in SEEDED for side in SIDES])
-_KEYS = 2**62
-"""So many (side, seed, item) can be numbered."""
 
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,13 +55,15 @@ class Columns(ItemTable):
             metric: of all of them.
             names: ids of items, sorted.
             sides: places in `SIDES`.
-            seeds: anything for the sides that have none.
+            seeds: 0 for the sides that have none.
             items: places in `names`.
             values: scores.
             weights: weights.
         """
         self.metric, self.names, self.weights = metric, names, weights
         self.sides, self.seeds, self.items, self.values = sides, seeds, items, values
+        self._order = np.lexsort((seeds, items, sides))
+        self._ends = np.searchsorted(sides[self._order], range(len(SIDES) + 1)).tolist()
 
     def __len__(self) -> int:
         return len(self.sides)
@@ -75,25 +77,29 @@ class Columns(ItemTable):
             model = SIDES[side]
             yield Item(model, self.metric, seed if model in SEEDED else None, self.names[item], value, weight)
 
+    def all_differ(self) -> bool:
+        """Whether no two agree in side, seed and item."""
+        same = [np.diff(array[self._order]) == 0 for array in (self.sides, self.seeds, self.items)]
+        return not (same[0] & same[1] & same[2]).any()
+
     def scores(self, model: Side, metric: str) -> Scores | None:
         """See `harness.records.items.scores`."""
-        rows = np.flatnonzero((self.sides == SIDES.index(model)) & (metric == self.metric))
-        if not len(rows):
+        side = SIDES.index(model)
+        rows = self._order[self._ends[side] : self._ends[side + 1]]
+        if not len(rows) or metric != self.metric:
             return None
-        found, place = np.unique(self.seeds[rows], return_inverse=True) if model in SEEDED else (None, 0)
-        seeds = (None,) if found is None else tuple(found.tolist())
-        names = self.items[rows]
-        have = np.bincount(names, minlength=len(self.names)) > 0
-        items = np.flatnonzero(have)
-        names_of = self.names if have.all() else tuple(map(self.names.__getitem__, items.tolist()))
-        if len(rows) != len(seeds) * len(items):
+        items = self.items[rows]
+        number = int(np.searchsorted(items, items[0], side="right"))
+        shape = (-1, number) if len(rows) % number == 0 else (1, -1)  # the second says that they are not the same
+        seeds, items = self.seeds[rows].reshape(shape), items.reshape(shape)
+        if (items != items[:, :1]).any() or (seeds != seeds[0]).any():
             raise ValueError(f"the seeds of {model} did not score the same items in {metric!r}")
-        values, weights = np.empty((2, len(items), len(seeds)))
-        at = (np.cumsum(have) - 1)[names]
-        values[at, place], weights[at, place] = self.values[rows], self.weights[rows]
+        values, weights = self.values[rows].reshape(shape), self.weights[rows].reshape(shape)
         if (weights != weights[:, :1]).any():
             raise ValueError(f"the seeds of {model} weigh the same item differently in {metric!r}")
-        return Scores(names_of, seeds, values, weights[:, 0])
+        whole = len(items) == len(self.names)
+        names = self.names if whole else tuple(map(self.names.__getitem__, items[:, 0].tolist()))
+        return Scores(names, tuple(seeds[0].tolist()) if model in SEEDED else (None,), values, weights[:, 0])
 
 
 def rows(data: bytes, metric: str | None) -> list[Item]:
@@ -120,10 +126,9 @@ def _table(data: bytes) -> Any:
     check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
                           thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
-    types = [(field.name, field.type) for field in file.schema_arrow]
-    stored = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in types}
-    if list(stored.items()) != list(_KINDS.items()):
-        wrong = [f"{name} of {kind}" for name, kind in stored.items() if kind != _KINDS.get(name)]
+    if (schema := file.schema_arrow).types != _READ:
+        wrong = [f"{name} of {kind}" for name, kind, read in zip(COLUMNS, schema.types, _READ, strict=True)
+                 if kind != read]  # fmt: skip
         raise ValueError(f"its columns are of other types: {', '.join(wrong)[:200]}")
     table = file.read(use_threads=False)  # small: threads cost more
     table.validate(full=True)  # a damaged page may point beyond its dictionary, or hold no UTF-8
@@ -149,16 +154,17 @@ def _values(column: Any) -> list[Any]:
 
 def _columns(table: Any, metric: str) -> Columns | None:
     """The rows of one metric; None where something in them may be refused, or they do not come in one piece."""
-    columns = dict(zip(COLUMNS, table.columns, strict=True))
-    if any(column.num_chunks != 1 or (name != "seed" and column.null_count) for name, column in columns.items()):
+    if len(batches := table.to_batches()) != 1:
         return None
-    chunks = {name: column.chunk(0) for name, column in columns.items()}
-    texts = {name: chunks[name].dictionary.to_numpy(zero_copy_only=False).tolist() for name in NAMES}
+    columns = dict(zip(COLUMNS, batches[0].columns, strict=True))
+    if any(column.null_count for name, column in columns.items() if name != "seed"):
+        return None
+    texts = {name: columns[name].dictionary.to_pylist() for name in NAMES}
     if texts["metric"].count(metric) != 1 or len(metric) > LONGEST_NAME:
         return None
-    keep = np.flatnonzero(chunks["metric"].indices.to_numpy() == texts["metric"].index(metric))
-    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[chunks["model"].indices.to_numpy()[keep]]
-    codes = chunks["item"].indices.to_numpy()[keep]
+    keep = np.flatnonzero(columns["metric"].indices.to_numpy() == texts["metric"].index(metric))
+    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[columns["model"].indices.to_numpy()[keep]]
+    codes = columns["item"].indices.to_numpy()[keep]
     used = np.flatnonzero(np.bincount(codes)).tolist()
     used.sort(key=texts["item"].__getitem__)
     names = _shared(tuple([texts["item"][code] for code in used]))
@@ -166,26 +172,16 @@ def _columns(table: Any, metric: str) -> Columns | None:
         return None
     places = np.zeros(len(texts["item"]), np.int64)
     places[used] = np.arange(len(used))
-    items, seeds = places[codes], chunks["seed"].fill_null(0).to_numpy()[keep]
-    seeded = chunks["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
-    values, weights = (chunks[name].to_numpy()[keep] for name in ("score", "weight"))
+    seeds = columns["seed"].fill_null(0).to_numpy()[keep]
+    seeded = columns["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
+    values, weights = (columns[name].to_numpy()[keep] for name in ("score", "weight"))
     sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
              & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
-    if not sound.all() or not _all_differ(sides, seeds, items):
-        return None
-    return Columns(metric, names, sides, seeds, items, values, weights)
+    found = Columns(metric, names, sides, seeds, places[codes], values, weights)
+    return found if sound.all() and found.all_differ() else None
 
 
 @lru_cache(maxsize=64)
 def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
     """The same names as one object: the cells of a task have the same items."""
     return names
-
-
-def _all_differ(sides: Numbers, seeds: Numbers, items: Numbers) -> bool:
-    """Whether no two rows agree in all three."""
-    known, seed = np.unique(seeds, return_inverse=True)
-    width = int(items.max(initial=0)) + 1
-    if len(SIDES) * len(known) * width > _KEYS:
-        return False
-    return len(np.unique((sides * len(known) + seed) * width + items)) == len(sides)
