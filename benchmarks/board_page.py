@@ -37,8 +37,10 @@ def write_records(out: Path, number: int) -> None:
     from record_factory import METRIC, make_cell
 
     from harness.files import canonical_json, sha256
+    from harness.records.cell_files import ITEMS, LOG, RECORD
     from harness.records.items import write_items
-    from harness.records.record import ITEMS, LOG, RECORD, dumps, seal_of
+    from harness.records.record import dumps
+    from harness.records.record_files import seal_of
 
     patterns = [make_cell(recovery=0.1 * k, utility=0.97, seed=k) for k in range(10)]
     for index, (lock, attack, model, task, seed) in enumerate(_specs(number)):

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
 from processes import alive, children, command_line, descendants
 
-from harness.records.record import read_record
+from harness.records.record_files import read_record
 
 COMMANDS = 2
 LONGEST_QUIET = 1500.0

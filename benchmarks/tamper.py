@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from tampering import change_item, changes, forge, noticed
 
 from harness.errors import UsageError
+from harness.records.cell_files import ITEMS
 from harness.records.items import COLUMNS, read_items
-from harness.records.record import ITEMS, read_document, read_record
+from harness.records.record_files import read_document, read_record
 from leaderboards.verify import verify
 
 RESULTS = Path(__file__).parents[1] / "leaderboards" / "results"

@@ -14,7 +14,8 @@ from harness.plugins import Released
 from harness.records import provenance
 from harness.records.draft import Draft
 from harness.records.items import Item, Side
-from harness.records.record import Record, finished
+from harness.records.record import Record
+from harness.records.record_files import finished
 from harness.records.sections import Fidelity, Status
 from harness.search.attacker import search
 from harness.spec import Spec

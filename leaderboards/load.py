@@ -15,7 +15,8 @@ from harness.errors import UsageError
 from harness.numbers.robustness import Cell
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
-from harness.records.record import Record, faults, parse_record, quick_record
+from harness.records.record import Record, parse_record, quick_record
+from harness.records.record_files import faults
 from harness.records.strict_json import loads
 from leaderboards.index import Index
 

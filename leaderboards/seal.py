@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.files import atomic_write_text
-from harness.records.record import RECORD, SCHEMA_VERSION, dumps, sealed
+from harness.records.cell_files import RECORD
+from harness.records.record import SCHEMA_VERSION, dumps
+from harness.records.record_files import sealed
 from leaderboards.load import load_results
 from leaderboards.verify import verify_cell
 

@@ -14,9 +14,10 @@ from harness.files import canonical_json
 from harness.numbers.robustness import Cell
 from harness.numbers.scoring import EPS, costs_to_recover, task_numbers, utilities
 from harness.numbers.validity import digest_flags
+from harness.records.cell_files import ITEMS, LOG, RECORD
 from harness.records.items import SIDES, Item, scores
 from harness.records.recheck import Mismatch as Mismatch
-from harness.records.record import ITEMS, LOG, RECORD, Record
+from harness.records.record import Record
 from harness.records.sections import Point
 from harness.search.curve import curve as curve_of
 from harness.settings import Settings

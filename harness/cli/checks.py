@@ -104,7 +104,9 @@ def check_places(out: Path, cache: Path | None) -> None:
         UsageError: one cannot be made, is not writable or is full, or `out` holds records of another schema version.
     """
     from harness.files import check_output_folder
-    from harness.records.record import READABLE, RECORD, SCHEMA_VERSION, read_document
+    from harness.records.cell_files import RECORD
+    from harness.records.record import READABLE, SCHEMA_VERSION
+    from harness.records.record_files import read_document
 
     check_output_folder(out)
     check_cache(cache)

@@ -127,7 +127,7 @@ def _summary(cells: list[Any], out: Path) -> str:
     from harness.planning.live import duration
     from harness.planning.pieces import shared
     from harness.planning.plan import jobs
-    from harness.records.record import finished
+    from harness.records.record_files import finished
 
     names = [name for cell in cells for name in shared(cell)]
     locks, references = (len({name for name in names if name.startswith(kind)}) for kind in ("lock-", "reference-"))
@@ -151,7 +151,8 @@ def _print_result(cells: list[Any], args: argparse.Namespace) -> None:
     from leaderboards.board import leaderboard
 
     if args.json:
-        from harness.records.record import dumps, read_record
+        from harness.records.record import dumps
+        from harness.records.record_files import read_record
 
         separator = "["  # one at a time: there may be thousands
         for cell in cells:

@@ -37,7 +37,7 @@ class Cell:
     record: Record
     items: Sequence[Item]
     digest: str | None = None
-    """`harness.records.record.CellFiles.digest` of the files it was read from; None: it may be of anything."""
+    """`harness.records.cell_files.CellFiles.digest` of the files it was read from; None: it may be of anything."""
 
     @cached_property
     def models(self) -> dict[str, Scores]:

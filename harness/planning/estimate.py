@@ -14,7 +14,8 @@ from typing import Any
 from harness.bill import Bill, total
 from harness.files import canonical_json
 from harness.planning.plan import Job
-from harness.records.record import RECORD, Record, parse_record
+from harness.records.cell_files import RECORD
+from harness.records.record import Record, parse_record
 
 _PARTS = {"lock": ("model", "defense"), "control": ("model", "defense"),
           "reference": ("model", "attack", "task", "budget", "search"),

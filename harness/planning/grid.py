@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.records.record import finished
+from harness.records.record_files import finished
 from harness.settings import unknown
 from harness.spec import Spec, resolve
 from harness.suites import expand

@@ -19,7 +19,8 @@ from harness.executors.base import Ended, Executor, Place
 from harness.planning.claims import Claims
 from harness.planning.plan import Job
 from harness.records.provenance import utc_now
-from harness.records.record import Record, finished
+from harness.records.record import Record
+from harness.records.record_files import finished
 from harness.spec import Spec
 
 PATIENCE = 0.25

@@ -14,7 +14,8 @@ from harness.numbers import scoring, validity
 from harness.plugins import Released, Task
 from harness.records import provenance
 from harness.records.items import Item
-from harness.records.record import Record, write_record
+from harness.records.record import Record
+from harness.records.record_files import write_record
 from harness.records.sections import Costs, Fidelity, ModelInfo, Point, Status, TaskInfo
 from harness.search.curve import SearchCurve, Searches
 from harness.spec import Spec

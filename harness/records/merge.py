@@ -14,7 +14,9 @@ from typing import Literal
 
 from harness.errors import UsageError
 from harness.files import atomic_write_bytes, canonical_json, confined, sha256
-from harness.records.record import ITEMS, LOG, RECORD, Record, read_record
+from harness.records.cell_files import ITEMS, LOG, RECORD
+from harness.records.record import Record
+from harness.records.record_files import read_record
 
 What = Literal["taken", "same", "clash", "unreadable"]
 

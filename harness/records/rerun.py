@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
+from harness.records.cell_files import ITEMS
 from harness.records.items import SIDES, Item, read_items
 from harness.records.recheck import Mismatch
-from harness.records.record import ITEMS, Record
+from harness.records.record import Record
 from harness.records.sections import Interval
 
 if TYPE_CHECKING:

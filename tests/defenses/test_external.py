@@ -17,7 +17,7 @@ from harness.models.digest import weights_digest
 from harness.models.load import load_model
 from harness.models.save import save_released
 from harness.numbers.labels import labels
-from harness.records.record import read_record
+from harness.records.record_files import read_record
 from harness.testing import byte_tokenizer, lock_context, random_llama, released
 
 SHORT = ["--limit=20", "--set=utility.perplexity_tokens=1500", "--set=replicates=1", "--set=attack.max_steps=4",

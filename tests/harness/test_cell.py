@@ -18,7 +18,8 @@ from harness.cell import run_cell
 from harness.errors import UsageError
 from harness.plugins import Attack, AttackContext, Attacked, Released
 from harness.progress import Progress
-from harness.records.record import Record, read_record, seal_of
+from harness.records.record import Record
+from harness.records.record_files import read_record, seal_of
 from harness.spec import Spec, resolve
 from harness.train_settings import TrainSettings
 from harness.workshop import Workshop

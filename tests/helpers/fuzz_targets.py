@@ -22,7 +22,8 @@ from hostile import NUMBERS, STRINGS, at, places
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
 from harness.records.items import Item, check_items
-from harness.records.record import Record, parse_record, seal_of
+from harness.records.record import Record, parse_record
+from harness.records.record_files import seal_of
 from harness.records.strict_json import loads
 from harness.strict_yaml import load_yaml
 

@@ -14,7 +14,8 @@ from harness.numbers.robustness import Cell
 from harness.numbers.scoring import costs_to_recover, task_numbers, utilities
 from harness.records.items import Item
 from harness.records.provenance import Code, Provenance, Weights
-from harness.records.record import Record, write_record
+from harness.records.record import Record
+from harness.records.record_files import write_record
 from harness.records.sections import Costs, Fidelity, Flag, ModelInfo, Point, TaskInfo
 
 METRIC = "bits"

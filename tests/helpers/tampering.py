@@ -15,8 +15,10 @@ from hostile import at, places
 
 from harness.errors import UsageError
 from harness.files import sha256
+from harness.records.cell_files import ITEMS, LOG, RECORD
 from harness.records.items import COLUMNS, read_items
-from harness.records.record import ITEMS, LOG, RECORD, faults, parse_record, seal_of
+from harness.records.record import parse_record
+from harness.records.record_files import faults, seal_of
 
 OTHER: dict[str, Any] = {"model": "reference", "metric": "other", "seed": 77, "item": "elsewhere", "score": 0.125,
                          "weight": 3.0}  # fmt: skip

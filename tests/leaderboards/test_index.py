@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from record_factory import make_cell, write_cell
 
 from harness.errors import UsageError
-from harness.records.record import ITEMS, LOG, RECORD
+from harness.records.cell_files import ITEMS, LOG, RECORD
 from leaderboards import index as index_module
 from leaderboards import load, ranking
 from leaderboards.board import leaderboard

@@ -9,7 +9,7 @@ import pytest
 from record_factory import make_cell, write_cell
 
 from harness.errors import UsageError
-from harness.records.record import ITEMS, RECORD
+from harness.records.cell_files import ITEMS, RECORD
 from leaderboards.load import load_results
 
 

@@ -18,8 +18,9 @@ from tampering import change_item, changes, forge, noticed, put, with_change, wr
 
 from harness.errors import UsageError
 from harness.files import sha256
+from harness.records.cell_files import ITEMS, RECORD
 from harness.records.items import COLUMNS, Item, read_items
-from harness.records.record import ITEMS, RECORD, read_document, read_record
+from harness.records.record_files import read_document, read_record
 from leaderboards.load import load_results
 from leaderboards.seal import seal_folder
 from leaderboards.verify import ON_TRUST, notes, verify

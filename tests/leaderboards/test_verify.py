@@ -11,8 +11,9 @@ import pytest
 from record_factory import METRIC, make_cell, write_cell
 
 from harness.numbers.robustness import Cell
+from harness.records.cell_files import LOG
 from harness.records.provenance import Weights
-from harness.records.record import LOG, Record
+from harness.records.record import Record
 from leaderboards.verify import verify, verify_cell
 
 

@@ -12,7 +12,8 @@ import pytest
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
 from processes import alive, descendants
 
-from harness.records.record import Record, read_record
+from harness.records.record import Record
+from harness.records.record_files import read_record
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from harness.planning.grid import plan
 from harness.planning.live import Board
 from harness.planning.plan import Job, jobs
 from harness.planning.scheduler import Rules, Scheduler
-from harness.records.record import Record, read_record
+from harness.records.record import Record
+from harness.records.record_files import read_record
 
 RULES = Rules(retries=2, pause=0.0)
 

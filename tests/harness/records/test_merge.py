@@ -9,7 +9,7 @@ from record_factory import make_cell, make_items, write_cell
 
 from harness.cli.main import main
 from harness.records.merge import merge
-from harness.records.record import read_record
+from harness.records.record_files import read_record
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from record_factory import make_cell
 
 from harness.errors import UsageError
+from harness.records.cell_files import ITEMS, LOG, RECORD
 from harness.records.draft import layer_errors
-from harness.records.record import ITEMS, LOG, RECORD, SCHEMA_FILE, Record, dumps, read_record, schema, write_record
+from harness.records.record import SCHEMA_FILE, Record, dumps, schema
+from harness.records.record_files import read_record, write_record
 from harness.records.sections import Interval
 
 number = st.none() | st.floats(allow_nan=False, allow_infinity=False)
@@ -106,7 +108,7 @@ def test_a_rewrite_that_dies_half_way_leaves_no_record(tmp_path: Path, monkeypat
     def die(path: Path, text: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.records.record.atomic_write_text", die)
+    monkeypatch.setattr("harness.records.record_files.atomic_write_text", die)
     with pytest.raises(KeyboardInterrupt):
         write_record(tmp_path, cell.record, cell.items, "second")
     assert read_record(tmp_path) is None

@@ -11,7 +11,8 @@ from record_factory import make_cell
 
 from harness.cli.main import main
 from harness.errors import UsageError
-from harness.records.record import ITEMS, read_record, write_record
+from harness.records.cell_files import ITEMS
+from harness.records.record_files import read_record, write_record
 from harness.records.redact import HIDDEN, redact, redact_tree
 from harness.records.sections import Flag
 from harness.spec import resolve

@@ -12,7 +12,8 @@ from record_factory import make_cell
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
-from harness.records.record import Record, write_record
+from harness.records.record import Record
+from harness.records.record_files import write_record
 from harness.records.rerun import different, rerun, respecified
 from harness.spec import Spec, resolve
 
