@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from harness.composition import SIGN
 from harness.plugins import Attacked
 
 if TYPE_CHECKING:
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 
 Undo = Callable[..., dict[str, Any]]
 """(model, tokenizer, settings, context) to JSON for the report; changes the model in place, on the bill `undo`."""
+
+
+def lock_settings(released: Released, name: str) -> Mapping[str, Any] | None:
+    """The settings of the lock `name`, where the release says that it has it, alone or among others."""
+    lock = released.lock or {}
+    parts = str(lock.get("defense", "none")).split(SIGN)
+    if name not in parts:
+        return None
+    settings: Mapping[str, Any] = lock["settings"][name] if len(parts) > 1 else lock["settings"]
+    return settings
 
 
 def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:

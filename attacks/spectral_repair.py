@@ -1,4 +1,4 @@
-"""Undoing SpecDef: which singular values stick out, bringing them down, distilling the function back."""
+"""Undoing SpecDef: which singular values are inflated, bringing them down, distilling the function back."""
 
 from __future__ import annotations
 
@@ -33,20 +33,30 @@ ROUNDS = 40
 
 
 def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: UndoSpecDefSettings,
-         context: AttackContext) -> dict[str, Any]:  # fmt: skip
+         context: AttackContext, known: int | None = None) -> dict[str, Any]:  # fmt: skip
     """Repair the spectra of `model` (in place) and its function; charged to the stage `undo`.
 
+    Args:
+        model: locked.
+        tokenizer: its.
+        settings: `k` is taken before `known`.
+        context: of the attack.
+        known: inflated values a matrix that the release tells of; None: values that stick out are looked for.
+
     Returns:
-        JSON for the report: the median gap of the model, and by repaired matrix the outlying values before and the
-        ceiling they came down to; the steps and losses of the distillation.
+        JSON for the report: the number of matrices and their median gap, and by repaired matrix the values before and
+        the ceiling they came down to; the steps and losses of the distillation.
     """
     if settings.repair == "none":
         return {"repaired": {}}
     with context.meter.stage("undo"):
         share = Share(context.meter)
-        found = spectra(model, settings, context, share)
+        inflated = settings.k or known
+        found = spectra(model, inflated or settings.outliers, context, share)
         deformed, gap = outlying(found, settings)
-        report: dict[str, Any] = {"median_gap": gap, "repaired": {}}
+        if inflated:
+            deformed = {name: inflated for name, top in found.items() if len(top.values) > inflated}
+        report: dict[str, Any] = {"matrices": len(found), "median_gap": gap, "repaired": {}}
         if not deformed:
             return report
         locked = copy.deepcopy(model)
@@ -56,12 +66,11 @@ def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: U
         return report | distil(model, locked, tokenizer, settings, context, share)
 
 
-def spectra(model: PreTrainedModel, settings: UndoSpecDefSettings, context: AttackContext,
-            share: Share) -> dict[str, Top]:  # fmt: skip
+def spectra(model: PreTrainedModel, outliers: int, context: AttackContext, share: Share) -> dict[str, Top]:
     """The top singular triples of every matrix, one more than may be outlying; none if the budget is too small."""
     weights = {name: weight.detach() for name, weight in matrices(model).items() if bool(weight.any())}
-    top = TopSingularValues(weights, settings.outliers + 1, seed=derive(context.seed, "spectra"))
-    columns = settings.outliers + 1 + top.spare
+    top = TopSingularValues(weights, outliers + 1, seed=derive(context.seed, "spectra"))
+    columns = outliers + 1 + top.spare
     flops = 4 * columns * (ROUNDS + 1) * sum(weight.numel() for weight in weights.values())
     if not weights or not share.affordable(flops, fraction=0.5):
         return {}

@@ -1,12 +1,15 @@
 """`undo_specdef`: undo SpecDef, then fine-tune.
 
-Outlying top singular values are found in the released weights alone and brought down, a short distillation from the
-locked model repairs what that broke, and every parameter is fine-tuned. Spectra, sampling and distillation are on the
-bill `undo`. On a model whose spectra look undeformed this is plain full fine-tuning, so the reference is fair.
+The inflated singular values are brought down, a short distillation from the locked model repairs what that broke, and
+every parameter is fine-tuned. How many values a matrix has that are inflated is read in the release's config, or where
+that names no SpecDef, off the released weights. Spectra, sampling and distillation are on the bill `undo`. On a model
+whose release names no SpecDef and whose spectra look undeformed this is plain full fine-tuning, so the reference is
+fair.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -22,6 +25,9 @@ class UndoSpecDefSettings(UndoneSettings):
     repair: Literal["clip", "rescale", "none"] = "clip"
     """What happens to outlying singular values: `clip`, each comes down to the largest that is not outlying; `rescale`,
     all by the one factor that brings the largest there; `none`, nothing, and no distillation either: this is `full`."""
+    k: int | None = Field(None, ge=1)
+    """Values of every matrix that are inflated; null reads it in the release's config, and where that names no SpecDef,
+    outlying values are looked for by the next two."""
     outlier_ratio: float = Field(1.5, gt=1)
     """A singular value this many times the next one is outlying, and so are those above it. A model whose median matrix
     has no such gap counts as undeformed and is left alone."""
@@ -49,7 +55,8 @@ class UndoSpecDef(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import undo_then_finetune
+        from attacks.common import lock_settings, undo_then_finetune
         from attacks.spectral_repair import undo
 
-        return undo_then_finetune(released, context, self.settings, undo)
+        known = (lock_settings(released, "specdef") or {}).get("k")
+        return undo_then_finetune(released, context, self.settings, partial(undo, known=known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -46,6 +47,25 @@ def test_the_spectrum_comes_down_to_near_the_bases(make: Any, repair: str) -> No
     for name, found in result.report["repaired"].items():
         assert found["values"] == pytest.approx([10 * before[name]] * 2, rel=1e-3)
         assert found["ceiling"] < before[name]
+
+
+@pytest.mark.parametrize("lock", [
+    {"defense": "specdef", "settings": {"k": 10}},
+    {"defense": "dlr+specdef", "settings": {"dlr": {"depth": 8}, "specdef": {"k": 10}}},
+])  # fmt: skip
+def test_the_release_tells_how_many_values_a_lock_inflates(lock: dict[str, Any]) -> None:
+    """Looking for outlying values among the first nine finds none of ten: then nothing would be undone."""
+    before = tops(random_llama())
+    named = dataclasses.replace(released(deformed(random_llama(), k=10)), lock=lock)
+    result = build("undo_specdef", distil_steps=0, **STILL).attack(named, context())
+    assert len(result.report["repaired"]) == result.report["matrices"] == len(before)
+    assert {len(found["values"]) for found in result.report["repaired"].values()} == {10}
+    assert all(value < 1.1 * before[name] for name, value in tops(result.model).items())
+    unnamed = build("undo_specdef", distil_steps=0, **STILL).attack(released(deformed(random_llama(), k=10)), context())
+    assert unnamed.report["repaired"] == {}
+    told = build("undo_specdef", k=10, distil_steps=0, **STILL)
+    assert weights_digest(told.attack(released(deformed(random_llama(), k=10)), context()).model) == weights_digest(
+        result.model)  # fmt: skip
 
 
 def test_the_distillation_gives_the_function_back_and_is_on_the_undos_bill() -> None:
