@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.meters.meter import Meter
     from harness.training import TrainResult, TrajectoryPoint
 
+NOT_FOUND = ("max_steps",)
+"""A trial that did best in half of the steps would halve the first run, and with it all others."""
 LIMITS = ("steps", "tokens", "flops", "seconds")
 
 
@@ -39,6 +41,7 @@ class UntilFlat(Attack):
     """Fine-tune every parameter, for longer and longer."""
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
+    not_found = NOT_FOUND
     Settings = UntilFlatSettings
     settings: UntilFlatSettings
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness import registry
 from harness.bill import Bill
 from harness.files import canonical_json
 from harness.numbers.robustness import Cell
@@ -205,8 +206,10 @@ def _search(record: Record) -> dict[str, tuple[Any, Any]]:
     if record.search is None:
         return {}
     given = record.spec["attack"]
+    attacks, name = registry.attacks(), record.name("attack")
+    kept = attacks.get(name).not_found if name in attacks.names() else ()
     found = {side: curve for side in ("attacked", "reference") if (curve := getattr(record.search, side)) is not None}
-    made = {side: curve_of(old.trials, given if isinstance(given, dict) else {}) for side, old in found.items()}
+    made = {side: curve_of(old.trials, given if isinstance(given, dict) else {}, kept) for side, old in found.items()}
     pairs: dict[str, tuple[Any, Any]] = {f"search.{side}": (found[side], made[side]) for side in found}
     if record.cost.search is not None and "attacked" in made:
         pairs["cost.search"] = (record.cost.search, made["attacked"].bill)

@@ -53,8 +53,8 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     if reason := probes.check("optuna"):
         raise Unavailable(f"search.trials={spec.search.trials}: {reason}")
     workshop.require(spec)
-    attack = spec.attack
-    spec = spec.model_copy(update={"attack": spec.build_attack().tried() or attack})
+    attack, built = spec.attack, spec.build_attack()
+    spec = spec.model_copy(update={"attack": built.tried() or attack})
     target, seed = fresh(), derive(spec.seed, role, "search")
     key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
            "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
@@ -69,7 +69,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 
     folder, _ = workshop.entry("searches", target, key, make)
     found = SearchCurve.model_validate_json((folder / _FOUND).read_text())
-    return found.model_copy(update={"attack": {**attack, **found.chosen_params}})
+    return found.model_copy(update={"attack": curve(found.trials, attack, built.not_found).attack})
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,

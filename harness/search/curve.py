@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue
@@ -61,12 +61,13 @@ class Searches(Settings):
     """On the base, with as many trials; null when the cell ended before."""
 
 
-def curve(trials: Iterable[Trial], given: Mapping[str, Any]) -> SearchCurve:
+def curve(trials: Iterable[Trial], given: Mapping[str, Any], not_found: Collection[str] = ()) -> SearchCurve:
     """The search that these trials make; of equal scores the first wins.
 
     Args:
         trials: in order; their `flops` and `best` are made anew.
         given: the attack as given, its name included.
+        not_found: settings that stay as given.
     """
     done: list[Trial] = []
     best: Trial | None = None
@@ -76,5 +77,6 @@ def curve(trials: Iterable[Trial], given: Mapping[str, Any]) -> SearchCurve:
         spent = trial.bill.flops + (done[-1].flops if done else 0)
         done.append(trial.model_copy(update={"flops": spent, "best": best.score if best else None}))
     return SearchCurve(trials=done, chosen=best.number if best else None,
-                       attack={**given, **(best.params if best else {})},
+                       attack={**given, **{k: v for k, v in (best.params if best else {}).items()
+                                           if k not in not_found}},
                        bill=total(trial.bill for trial in done))  # fmt: skip

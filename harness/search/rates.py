@@ -46,22 +46,21 @@ def moved(params: Mapping[str, Any], factor: float, spec: SearchSpec) -> dict[st
     return {**params, **{name: min(max(params[name] * factor, each.low), each.high) for name, each in rates.items()}}
 
 
-def closer(done: Sequence[Trial], place: int, spec: SearchSpec) -> dict[str, Any] | None:
-    """The settings of the best trial so far at another rate.
-
-    Args:
-        done: all trials.
-        place: which of `NEAR`.
-        spec: of the search.
+def closer(done: Sequence[Trial], spec: SearchSpec) -> dict[str, Any] | None:
+    """The settings of the best trial so far at another rate: the first of `NEAR` that leads to one not tried yet.
 
     Returns:
-        None where no trial is complete, or the rate was tried or is not in the space.
+        None where no trial is complete, or none of those rates is new and in the space.
     """
     rates = spec.space.get(RATE)
     complete = [trial for trial in done if trial.score is not None]
     if not complete or not isinstance(rates, LogUniform):
         return None
     best = max(complete, key=lambda trial: trial.score or 0.0)
-    rate = float(best.params[RATE]) * NEAR[place]  # type: ignore[arg-type]
-    known = any(math.isclose(rate, float(trial.params[RATE]), rel_tol=1e-6) for trial in done)  # type: ignore[arg-type]
-    return None if known or not rates.low <= rate <= rates.high else moved(best.params, NEAR[place], spec)
+    tried = [float(trial.params[RATE]) for trial in done]  # type: ignore[arg-type]
+    for factor in NEAR:
+        rate = float(best.params[RATE]) * factor  # type: ignore[arg-type]
+        known = any(math.isclose(rate, other, rel_tol=1e-6) for other in tried)
+        if not known and rates.low <= rate <= rates.high:
+            return moved(best.params, factor, spec)
+    return None

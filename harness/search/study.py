@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 JOURNAL = "study.journal"
 STARTUP = 10
 """Most trials before TPE guides, which is Optuna's default; a short search has half of its trials there. A search that
-begins by `harness.search.rates` has those trials instead."""
+begins by `harness.search.rates` has its trials far apart instead."""
 FINISHED_BEFORE_PRUNING, POINTS_BEFORE_PRUNING = 4, 2
 """A median of fewer trajectories, or at an earlier point of the schedule, says too little: what starts slowly, by a
 long warm-up or a small rate, may end best."""
@@ -76,8 +76,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._spec, self._seed = optuna, spec, seed
         self._first, self._closer = openings({name: given[name] for name in spec.space}, spec)
-        guided = len(self._first) + self._closer
-        self._startup = guided if self._closer else min(STARTUP, spec.trials // 2)
+        self._startup = len(self._first) if self._closer else min(STARTUP, spec.trials // 2)
         self._space = {name: _distribution(each) for name, each in spec.space.items()}
         _mend(folder)
         storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
@@ -106,7 +105,7 @@ class Study:
         place = len(done) - len(self._first)
         if place < 0:
             return self._first[len(done)]
-        return closer(done, place, self._spec) if place < self._closer else None
+        return closer(done, self._spec) if place < self._closer else None
 
     def tell(self, asked: Asked, trial: Trial) -> None:
         """Write the outcome down, for good.

@@ -11,7 +11,9 @@ from attack_cases import build, context, released
 
 from attacks.redistill import RedistillSettings
 from attacks.undo_until_flat import undo_of
+from harness import registry
 from harness.bill import Bill
+from harness.search.curve import Trial, curve
 from harness.training import TrainResult, TrajectoryPoint
 
 
@@ -123,3 +125,11 @@ def test_trials_of_a_search_make_one_run() -> None:
                                                                .settings.model_dump()}  # fmt: skip
     tried = build("undo_until_flat", max_steps=9, doublings=3).tried()
     assert (tried["name"], tried["max_steps"], tried["doublings"]) == ("undo_until_flat", 9, 0)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("full", 50), ("until_flat", 100), ("undo_until_flat", 100)])
+def test_a_search_that_liked_a_short_run_does_not_halve_all_runs(name: str, steps: int) -> None:
+    kind = registry.attacks().get(name)
+    best = Trial(number=0, outcome="complete", params={"learning_rate": 3e-4, "max_steps": 50}, score=1.0, bill=Bill())
+    given = {"name": name, "learning_rate": 2e-3, "max_steps": 100}
+    assert curve([best], given, kind.not_found).attack == {"name": name, "learning_rate": 3e-4, "max_steps": steps}

@@ -18,7 +18,7 @@ from harness.errors import OutOfMemory, OverBudget, UsageError
 from harness.layers import layers
 from harness.meters.meter import Meter
 from harness.search.curve import SearchCurve, Trial, TrialOutcome, curve
-from harness.search.rates import closer, openings
+from harness.search.rates import NEAR, closer, openings
 from harness.search.run import run_trials
 from harness.search.space import Choice, Integers, LogUniform, Uniform
 from harness.search.spec import SearchSpec
@@ -201,8 +201,8 @@ def test_all_rates_of_the_space_move_together_within_their_ranges() -> None:
     assert [each["pretrain_learning_rate"] for each in tried] == pytest.approx([2e-2, 2e-3, 1e-1, 2e-4, 1e-5])
     assert {each["undo_learning_rate"] for each in tried} == {1.0}
     best = Trial(number=0, outcome="complete", params=tried[1], score=1.0, bill=Bill())
-    assert closer([best], 1, spec) == {**tried[1], "learning_rate": pytest.approx(3e-4 * 10**-0.5),
-                                       "pretrain_learning_rate": pytest.approx(2e-3 * 10**-0.5)}  # fmt: skip
+    assert closer([best], spec) == {**tried[1], "learning_rate": pytest.approx(3e-4 * 10**0.5),
+                                    "pretrain_learning_rate": pytest.approx(2e-3 * 10**0.5)}  # fmt: skip
 
 
 def test_what_lies_near_the_best_is_not_tried_twice_nor_out_of_the_space() -> None:
@@ -214,12 +214,25 @@ def test_what_lies_near_the_best_is_not_tried_twice_nor_out_of_the_space() -> No
         return Trial(number=number, outcome=outcome, params=params, score=score, bill=Bill())
 
     done = [trial(0, 1e-3, 1.0), trial(1, 1e-3 * 10**0.5, None), trial(2, 9e-3, 0.5)]
-    assert closer(done, 0, rates) is None
-    assert closer(done, 1, rates) == {"learning_rate": pytest.approx(1e-3 * 10**-0.5), "batch": 4}
-    assert closer(done[1:], 0, rates) is None
-    assert closer([trial(0, 2e-4, 0.0)], 1, rates) is None
-    assert closer([trial(0, 2e-4, None)], 0, rates) is None
-    assert closer([], 0, rates) is None
+    assert closer(done, rates) == {"learning_rate": pytest.approx(1e-3 * 10**-0.5), "batch": 4}
+    assert closer(done[1:], rates) == {"learning_rate": pytest.approx(9e-3 * 10**-0.5), "batch": 4}
+    assert closer([trial(0, 2e-4, 0.0), trial(1, 2e-4 * 10**0.5, None)], rates) == {
+        "learning_rate": pytest.approx(2e-4 * 10**0.25), "batch": 4}  # fmt: skip
+    around = [trial(number, 1e-3 * factor, None) for number, factor in enumerate(NEAR, 1)]
+    assert closer([trial(0, 1e-3, 1.0), *around], rates) is None
+    assert closer([trial(0, 2e-4, None)], rates) is None
+    assert closer([], rates) is None
+
+
+def test_a_best_rate_that_moved_up_wastes_no_trial(tmp_path: Path) -> None:
+    """The way back is known then; the trial goes to the next rate near it, not to one from all nine decades."""
+
+    def run(params: dict[str, Any], meter: Meter, report: Report) -> float:
+        return -abs(math.log10(params["learning_rate"] / 3e-3) - 0.45)
+
+    study = Study(tmp_path, SearchSpec(trials=8, space=RATES), 1, {**GIVEN, "learning_rate": 3e-3})
+    rates = [trial.params["learning_rate"] / 3e-3 for trial in run_trials(study, 8, Budget(), run)]
+    assert rates[5:] == pytest.approx([10**0.5, 10**0.75, 10**0.25])
 
 
 def test_pruned_trials_count_and_cost_what_they_used(tmp_path: Path) -> None:
