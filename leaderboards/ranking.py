@@ -20,8 +20,8 @@ from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
 from leaderboards.index import Index
-from leaderboards.soundness import warnings
-from leaderboards.standing import CEILINGS, Standing, by_knowledge, places, standard, suite_attacks
+from leaderboards.soundness import uncounted_warnings, warnings
+from leaderboards.standing import CEILINGS, Standing, places, standard, standing, suite_attacks, within
 from leaderboards.units import budget_label
 
 
@@ -145,13 +145,18 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
     ranked = {cell_id for outcome in result.attacks for cell_id in outcome.ids}
     counted = [record for record in records if record.id in ranked]
     first = records[0]
+    views = within(cells, result, known)
+    found = warnings(result, records)
+    for ceiling, (view, part) in views.items():
+        more = uncounted_warnings(view, [cell.record for cell in part])
+        found += [f"among those who know at most the {ceiling}, {text}" for text in more if text not in found]
     return BoardRow(
         key=key, model=first.name("model"), defense=defense, task=first.name("task"),
         budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
         best_reference=result.best_reference, attacks=result.attacks,
         standard=standard(cells, result, suite_attacks(first.name("task")), known),
-        by_knowledge=by_knowledge(cells, result, known),
+        by_knowledge={ceiling: standing(view) for ceiling, (view, _) in views.items()},
         utility_retention=_mean(r.utility.locked.retention for r in records if r.utility.locked),
         perplexity_ratio=_mean(map(perplexity_ratio, records)),
         kl=_mean(r.fidelity.kl for r in records), top1_agreement=_mean(r.fidelity.top1_agreement for r in records),
@@ -159,7 +164,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
         lock_seconds=_mean(r.cost.lock.seconds for r in records if r.cost.lock),
         kept_bytes_ratio=max(filter(None, map(kept_ratio, counted)), default=None),
         cost_to_recover={f"{level:g}": _cheapest(counted, f"{level:g}") for level in THRESHOLDS},
-        **_named(result), excluded=result.excluded, warnings=warnings(result, records),
+        **_named(result), excluded=result.excluded, warnings=found,
     )  # fmt: skip
 
 

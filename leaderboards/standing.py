@@ -66,14 +66,13 @@ def standard(cells: Sequence[Cell], whole: Robustness, suite: Sequence[str], kno
     names = {cell.record.id: cell.record.name("attack") for cell in cells}
     result = _part(cells, whole, known, [id_ for id_ in names if names[id_] in suite])
     counted = {names[id_] for outcome in result.attacks for id_ in outcome.ids}
-    return _standing(result, [name for name in suite if name not in counted], len(suite))
+    return standing(result, [name for name in suite if name not in counted], len(suite))
 
 
-def by_knowledge(cells: Sequence[Cell], whole: Robustness, known: Known) -> dict[str, Standing]:
-    """Under attackers who know at most so much, by `CEILINGS`."""
-    levels = {cell.record.id: level(cell.record.provenance.knowledge) for cell in cells}
-    below = {top: [id_ for id_, one in levels.items() if one <= level(top)] for top in CEILINGS}
-    return {top: _standing(_part(cells, whole, known, ids)) for top, ids in below.items()}
+def within(cells: Sequence[Cell], whole: Robustness, known: Known) -> dict[str, tuple[Robustness, list[Cell]]]:
+    """The ranking by attackers who know at most so much, and their cells, by `CEILINGS`."""
+    below = {top: [cell for cell in cells if level(cell.record.provenance.knowledge) <= level(top)] for top in CEILINGS}
+    return {top: (_part(cells, whole, known, [cell.record.id for cell in part]), part) for top, part in below.items()}
 
 
 def level(knowledge: str | None) -> int:
@@ -102,6 +101,7 @@ def _part(cells: Sequence[Cell], whole: Robustness, known: Known, ids: Sequence[
     return whole if counted <= kept else robustness([cell for cell in cells if cell.record.id in kept], known)
 
 
-def _standing(result: Robustness, missing: Sequence[str] = (), n_suite: int | None = None) -> Standing:
+def standing(result: Robustness, missing: Sequence[str] = (), n_suite: int | None = None) -> Standing:
+    """What is shown of the ranking by a part of the attacks."""
     return Standing(robustness=result.robustness, worst_attack=result.worst_attack, n_attacks=len(result.attacks),
                     n_suite=n_suite, missing=list(missing))  # fmt: skip

@@ -70,6 +70,14 @@ def test_an_attack_that_does_not_count_and_went_further_is_named() -> None:
     assert text.startswith("slow does not count")
 
 
+def test_it_is_named_among_those_who_know_as_little_where_an_undo_went_further() -> None:
+    plain = cell("full", 0.1, FULL, knowledge="recipe"), cell("slow", 0.8, FULL, flags=IDLE, knowledge="recipe")
+    texts = warned(cell("undo", 0.9, FULL), *plain)
+    assert [text.partition(",")[0] for text in texts] == [f"among those who know at most the {name}"
+                                                          for name in ("recipe", "family")]  # fmt: skip
+    assert all("slow does not count (loss_not_falling)" in text for text in texts)
+
+
 @pytest.mark.parametrize("other", [
     cell("slow", 0.3, FULL, flags=IDLE), cell("slow", 0.8, FULL, flags=IDLE, knowledge="secret"),
     cell("slow", 0.8, FULL, status="failed")])  # fmt: skip

@@ -93,6 +93,15 @@ def test_a_collapsed_model_fails_only_in_the_bounded_column() -> None:
     assert [outcome.label for outcome in found.attacks if outcome.collapsed] == ["full"]
 
 
+def test_where_every_attack_collapsed_nothing_is_known_of_one_that_keeps_utility() -> None:
+    cells = [make_cell(attack=name, recovery=0.9, utility=0.97, attacked_utility=0.6) for name in ("full", "lora")]
+    starved = make_cell(attack="full_8bit", utility=0.97, status="out_of_memory")
+    found = robustness([*cells, starved])
+    assert found.robustness.value == pytest.approx(0.1, abs=0.06)
+    assert found.bounded.value is None
+    assert "every attack collapsed" in (found.bounded.reason or "")
+
+
 def test_a_lock_that_breaks_utility_itself_gets_no_credit_for_collapse() -> None:
     found = robustness([make_cell(recovery=0.9, utility=0.8, attacked_utility=0.8)])
     assert found.robustness.value == pytest.approx(0.1, abs=0.06)
