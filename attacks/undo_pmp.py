@@ -1,4 +1,4 @@
-"""`undo_pmp`: recover PMP's private mask from the released weights, then fine-tune knowing it.
+"""`undo_pmp`: recover PMP's private mask from the released weights, give the complement what it lacks, fine-tune.
 
 The secret is never read. The recovered mask goes back with the result, and the benchmark compares it with the secret
 after the attack. On a model that PMP did not lock this is plain full fine-tuning, so the reference is fair.
@@ -25,24 +25,25 @@ class UndoPMPSettings(UndoneSettings):
     """`magnitude`: the complement was shrunk; `init_match`: it equals initial weights drawn from a guessed seed;
     `distribution`: it still looks like initial weights; `gradient`: the attacker's own ticket; `auto`: the first of
     the first three that the weights support."""
-    guessed_seeds: tuple[int, ...] = (0, 42)
-    """Root seeds tried by `init_match`; an empty list assumes that the seed cannot be guessed."""
+    guessed_seeds: tuple[int, ...] = (*range(32), 42, 123, 1234, 1337, 2024, 2025)
+    """Root seeds tried by `init_match`, which draws the initial weights of each: those that people give. An empty list
+    assumes that the seed cannot be guessed."""
     rho: float | None = Field(None, gt=0, lt=1)
     """Share of the ticket, for `gradient` and `distribution`; null reads it in the release's config, which names the
     lock's settings."""
     gradient_batches: int = Field(8, gt=0)
     """Batches of the task's text over which `gradient` averages."""
-    complement: Literal["keep", "reinit", "pretrain"] = "keep"
+    complement: Literal["keep", "reinit", "pretrain"] = "pretrain"
     """What happens to the recovered complement first: nothing; fresh initial values; training on public text with the
     ticket held."""
     undo_steps: int = Field(100, gt=0)
     """Steps of `pretrain`, on the text of `python_docs`."""
-    trained: Literal["ticket", "all"] = "ticket"
+    trained: Literal["ticket", "all"] = "all"
     """What the fine-tuning then trains."""
 
 
 class UndoPMP(Attack):
-    """Read PMP's private mask off the weights, then fine-tune the recovered ticket (or everything)."""
+    """Read PMP's private mask off the weights, train the complement on public text, then fine-tune everything."""
 
     knowledge = Knowledge.CODE
     Settings = UndoPMPSettings

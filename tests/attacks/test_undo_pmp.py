@@ -98,7 +98,7 @@ def test_weights_that_moved_far_enough_stand_out_from_initial_ones() -> None:
 def test_the_attackers_own_ticket_has_the_share_asked_for_and_is_paid() -> None:
     for rho, wanted in ((None, 0.5), (0.2, 0.2)):
         where = context()
-        result = build("undo_pmp", method="gradient", rho=rho, max_steps=1).attack(target(), where)
+        result = build("undo_pmp", method="gradient", complement="keep", rho=rho, max_steps=1).attack(target(), where)
         assert result.report["ticket"] == round(wanted * result.report["covered"])
         undo = where.meter.bills["undo"]
         assert undo.tokens == 8 * 4 * 32
@@ -131,7 +131,7 @@ def test_what_happens_to_the_complement(complement: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("trained", ["ticket", "all"])
 def test_what_the_fine_tuning_trains(trained: str) -> None:
-    result = build("undo_pmp", trained=trained).attack(target(), context())
+    result = build("undo_pmp", complement="keep", trained=trained).attack(target(), context())
     before, mask = dict(target().model.named_parameters()), unpack(result.guess or {}, result.model)
     named = dict(result.model.named_parameters())
     rest = torch.cat([(named[name] != before[name])[~ticket] for name, ticket in mask.items()])
