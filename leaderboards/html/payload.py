@@ -20,7 +20,7 @@ from leaderboards.html.tables import board_table, cell_table
 from leaderboards.load import Results
 from leaderboards.ranking import BoardRow, rank
 from leaderboards.rows import notes
-from leaderboards.standing import Standing, suite_attacks
+from leaderboards.standing import Standing
 from leaderboards.summary import BILL_LINES
 
 _STAGES = ("lock", "control", "undo", "search", "attack", "reference")
@@ -40,7 +40,6 @@ def payload(results: Results, rows: Sequence[BoardRow] | None = None) -> dict[st
     pool, place = Pool(), {row.id: index for index, row in enumerate(cells)}
     data = {
         "version": version("lockbench"),
-        "suite": list(suite_attacks()),
         "shell": [HEAD, TAIL],
         "stages": list(_STAGES), "sides": list(_SIDES), "bill": [label for label, _, _ in BILL_LINES],
         "board": board_table(rows, pool),
@@ -61,7 +60,8 @@ def _lock(row: BoardRow, records: dict[str, Record], place: dict[str, int], pool
     return {
         "key": row.key,
         "views": {name: _view(standing) for name, standing in {"code": whole, **row.by_knowledge}.items()},
-        "standard": {**_view(row.standard), "missing": [visible(name) for name in row.standard.missing]},
+        "standard": {**_view(row.standard), "suite": row.standard.n_suite or 0,
+                     "missing": [visible(name) for name in row.standard.missing]},
         "bounded": _interval(row.bounded),
         "best_reference": visible(row.best_reference or units.DASH),
         "recover": {level: _cost(cost.flops, cost.ratio, cost.censored, cost.reason)

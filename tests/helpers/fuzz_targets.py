@@ -201,6 +201,8 @@ def fuzz_record(data: bytes) -> None:
 def fuzz_leaderboard(data: bytes) -> None:
     """A record with items: every table and the verification of it, without control characters and in one piece."""
     from leaderboards.formats import FORMATS, render
+    from leaderboards.html.payload import payload
+    from leaderboards.html.pool import script_json
     from leaderboards.load import Results
     from leaderboards.rows import board_rows, cell_rows
     from leaderboards.summary import cell_summary
@@ -227,6 +229,7 @@ def fuzz_leaderboard(data: bytes) -> None:
             if kind == "json":
                 loads(text.encode(), constants=True)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", cell_summary(record))
+    assert not re.search("[<>&\u2028\u2029]", script_json(payload(results)))  # nothing on the page ends its script
 
 
 @cache

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from record_factory import make_cell
 
 from harness.bill import Bill
 from harness.numbers.robustness import Cell
-from harness.records.provenance import Code, Machine
 from harness.records.record import Record
 from harness.records.sections import Flag
 from harness.search.curve import Searches, Trial, curve
 from leaderboards.html.page import page
 from leaderboards.load import Results, Skipped, load_results
 from leaderboards.ranking import rank
+from leaderboards.standing import suite_attacks
 
 BINARY = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results"
@@ -121,6 +122,20 @@ def test_the_ranking_is_that_of_the_rows_with_ties_marked(reader: Reader, text: 
     tied = [make_cell(defense=name, recovery=recovery) for name, recovery in (("a", 0.5), ("b", 0.505), ("c", 0.99))]
     view = reader.open(page(Results(tied, [])))
     assert [rank.split() for rank in column(view, "rank")] == [["1", "=", "tied"], ["1", "=", "tied"], ["3"]]
+
+
+def test_the_suite_is_counted_as_in_every_other_format(reader: Reader, text: str) -> None:
+    """Of the attacks of the suite those count that fit the task: `linear_probe` is for classifiers alone."""
+    standings = {row.defense: row.standard for row in rank(cells()) if row.task == "python_source"}
+    view = reader.open(text, "#task=python_source")
+    assert len(names(view)) == len(standings)
+    for name, shown in zip(names(view), column(view, "standard suite"), strict=True):
+        counted = standings[name].n_suite - len(standings[name].missing)
+        assert f"\n{counted} of {standings[name].n_suite} attacks" in shown
+    assert {standing.n_suite for standing in standings.values()} == {len(suite_attacks("python_source"))}
+    view.click("#ranking tbody a")
+    view.wait_for_selector("#view-lock h1")
+    assert f" of {len(suite_attacks('python_source'))} attacks, rank" in view.inner_text("#view-lock")
 
 
 def test_columns_sort_both_ways_and_say_so(reader: Reader, text: str) -> None:
@@ -237,6 +252,9 @@ def test_every_control_has_a_name_and_every_table_a_caption(reader: Reader, text
 def test_a_phone_scrolls_tables_and_not_the_page(reader: Reader, text: str) -> None:
     view = reader.open(text, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     assert view.evaluate("document.documentElement.scrollWidth") <= 360
+    view.click("#cells button.open")
+    assert view.is_visible("td.detail")
+    assert view.evaluate("document.documentElement.scrollWidth") <= 360
     view.click("#ranking tbody a")
     view.wait_for_selector("#view-lock h1")
     assert view.evaluate("document.documentElement.scrollWidth") <= 360
@@ -262,26 +280,46 @@ def test_text_stands_out_from_its_ground(reader: Reader, text: str, scheme: str)
     assert (light["--paper"] < 0.2) == (scheme == "dark")
 
 
-def hostile(record: Record) -> Record:
-    """Hostile text wherever a record takes free text."""
-    made = record.provenance.model_copy(update={
-        "knowledge": BAD, "targets": [BAD], "finished": BAD, "started": BAD, "packages": {BAD: BAD},
-        "code": Code(version=BAD, commit=BAD),
-        "machine": Machine(cpu=BAD, platform=BAD, python=BAD, device=BAD)})  # fmt: skip
-    text = {"status_reason": BAD, "layer_errors": {BAD: 0.5}, "secret_guess": {BAD: 0.5}, "provenance": made,
-            "validity": [Flag(flag=BAD, severity="warning", detail=BAD)],
-            "model": record.model.model_copy(update={"name": BAD, "family": BAD, "control": BAD, "dtype": BAD}),
-            "score": record.score.model_copy(update={"unit": BAD}),
-            "recovery": record.recovery.model_copy(update={"reason": BAD}),
-            "fidelity": record.fidelity.model_copy(update={"reason": BAD})}  # fmt: skip
-    return record.model_copy(update=text)
+def hostile(record: Record, but: tuple[str, ...] = ()) -> Record:
+    """Hostile text wherever a record takes any: every text and every key of what has keys of its own.
+
+    Args:
+        record: the rest of it stays.
+        but: keys that stay.
+    """
+    document = record.model_dump(mode="json")
+
+    def valid() -> bool:
+        try:
+            return bool(Record.model_validate(document))
+        except ValidationError:
+            return False
+
+    def spoil(node: Any) -> None:
+        for key, old in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            if isinstance(old, (dict, list)):
+                spoil(old)
+            elif (old is None or isinstance(old, str)) and key not in but:
+                node[key] = BAD
+                if not valid():
+                    node[key] = old
+        if isinstance(node, dict):
+            node[BAD] = [*node.values(), BAD][0]
+            if not valid():
+                del node[BAD]
+
+    spoil(document)
+    return Record.model_validate(document)
 
 
 def test_hostile_strings_show_as_text(reader: Reader) -> None:
-    error = (Flag(flag=BAD, severity="error", detail=BAD),)
-    everywhere = {"defense": BAD, "task": BAD, "model": BAD, "budget": {"steps": 5}}
-    made = [make_cell(attack={"name": BAD, BAD: BAD}, **everywhere), make_cell(flags=error, **everywhere)]
-    bad = Results([Cell(hostile(made[0].record), made[0].items), made[1]], [Skipped(BAD, BAD)])
+    error = (Flag(flag="f", severity="error", detail="d"),)
+    everywhere = {"defense": BAD, "task": BAD, "model": BAD, "budget": {"steps": 5}, "utility": 0.97}
+    made = [make_cell(attack={"name": BAD, "rank": 8}, **everywhere), make_cell(flags=error, **everywhere)]
+    ranked, wrong = (with_search(cell) for cell in made)
+    ranked = Cell(hostile(ranked.record, but=("metric",)), ranked.items)
+    assert ranked.record.model_dump_json().count("{{7*7}}") > 90
+    bad = Results([ranked, Cell(hostile(wrong.record), wrong.items)], [Skipped(BAD, BAD)])
     text = page(bad, title=BAD)
     shown = BAD.replace("\u202e", "\\u202e")
     view = reader.open(text)
@@ -292,10 +330,11 @@ def test_hostile_strings_show_as_text(reader: Reader) -> None:
     view.click("#ranking tbody a")
     view.wait_for_selector("#view-lock h1")
     assert view.inner_text("#view-lock h1") == shown
-    view = reader.open(text, f"#view=cell&id={made[0].record.id}")
-    assert shown in view.inner_text("#view-cell h1")
-    assert view.title() == BAD
-    assert view.locator("img").count() == 0
+    for cell in bad.cells:
+        view = reader.open(text, f"#view=cell&id={cell.record.id}")
+        assert shown in view.inner_text("#view-cell h1")
+        assert view.title() == BAD
+        assert view.locator("img").count() == 0
     view = reader.open(text, "#view=" + BAD.replace("&", "%26"))  # hostile addresses lead to the first view
     assert view.is_visible("#view-board")
 

@@ -33,7 +33,7 @@ const varying = (lock, locks) => ["model", "task", "budget"].filter((title) => v
 const standardText = (lock) => {
   const one = D.locks[lock].standard;
   if (!one.n) return "-";
-  return [el("span", { class: "figure" }, one.text), el("span", { class: "under figure" }, `${D.suite.length - one.missing.length} of ${D.suite.length} attacks`)];
+  return [el("span", { class: "figure" }, one.text), el("span", { class: "under figure" }, `${one.suite - one.missing.length} of ${one.suite} attacks`)];
 };
 const rankText = (lock, view) => {
   const { rank } = D.locks[lock].views[view];

@@ -98,11 +98,10 @@ const lockFacts = (lock) => {
   const one = D.locks[lock], best = one.views.code;
   const small = (text) => (text ? el("small", {}, text) : null);
   const board = (title) => textOf("board", title, lock);
-  const run = D.suite.length - one.standard.missing.length;
   return [
     ["rank", ...[].concat(rankText(lock, "code"))],
     ["robustness, best known", best.text, intervalBar(best), small(best.reason)],
-    ["robustness, standard suite", one.standard.n ? one.standard.text : "-", small(D.suite.length ? `${run} of ${D.suite.length} attacks, rank ${one.standard.rank ?? "-"}` : "no suite")],
+    ["robustness, standard suite", one.standard.n ? one.standard.text : "-", small(one.standard.suite ? `${one.standard.suite - one.standard.missing.length} of ${one.standard.suite} attacks, rank ${one.standard.rank ?? "-"}` : "no suite")],
     ["worst attack", best.worst, small(`best reference: ${one.best_reference}`)],
     ["if a collapse is a failure", one.bounded.text, small(one.bounded.reason)],
     ["utility kept", board("utility kept")], ["perplexity, locked over base", board("perplexity")], ["KL, nats a token", board("KL")],
