@@ -18,14 +18,18 @@ Undo = Callable[..., dict[str, Any]]
 """(model, tokenizer, settings, context) to JSON for the report; changes the model in place, on the bill `undo`."""
 
 
+def locks_of(released: Released) -> list[str]:
+    """Names of the locks that the release says it has, in the order in which they were applied."""
+    return str((released.lock or {}).get("defense", "none")).split(SIGN)
+
+
 def lock_settings(released: Released, name: str) -> Mapping[str, Any] | None:
     """The settings of the lock `name`, where the release says that it has it, alone or among others."""
-    lock = released.lock or {}
-    parts = str(lock.get("defense", "none")).split(SIGN)
-    if name not in parts:
+    parts = locks_of(released)
+    if released.lock is None or name not in parts:
         return None
-    settings: Mapping[str, Any] = lock["settings"][name] if len(parts) > 1 else lock["settings"]
-    return settings
+    settings: Mapping[str, Any] = released.lock["settings"]
+    return settings[name] if len(parts) > 1 else settings
 
 
 def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:

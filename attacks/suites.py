@@ -1,8 +1,8 @@
 """The standard suite: the ensemble of attacks under which every lock is ranked. Data only.
 
 Left out: `full_trainer`, a second implementation of `full`; `mezo`, which needs far more steps than an ordinary budget
-has; and whatever knows a lock's secret, which is an upper bound and never ranks. A new attack belongs here, and one
-that undoes a lock in `undo` too.
+has; `undo_all`, which `undo_until_flat` runs where there are several locks; and whatever knows a lock's secret, which
+is an upper bound and never ranks. A new attack belongs here, and one that undoes a lock in `undo` too.
 """
 
 from __future__ import annotations

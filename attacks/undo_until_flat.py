@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from attacks.full import UndoneSettings
 from attacks.until_flat import NOT_FOUND, UntilFlatSettings
-from harness.composition import SIGN
 from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
@@ -42,8 +41,9 @@ class UndoUntilFlat(Attack):
 
 
 def undo_of(released: Released) -> str:
-    """The first attack of the standard suite that undoes the lock, the last of several first; else `full`."""
+    """What undoes the lock, by the standard suite; `undo_all` where there are several; `full` where nothing does."""
+    from attacks.common import locks_of
     from attacks.suites import STANDARD
 
-    locks = str((released.lock or {}).get("defense", "none")).split(SIGN)
-    return next((attack for lock in reversed(locks) for attack in STANDARD.undo.get(lock, ())), "full")
+    undone = [attack for lock in locks_of(released) for attack in STANDARD.undo.get(lock, ())[:1]]
+    return "full" if not undone else undone[0] if len(undone) == 1 else "undo_all"

@@ -7,33 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from attack_cases import build, context, random_gpt2, released
+from attack_cases import ALPHA, LAYERS, build, context, lock_like_specdef, random_gpt2, released
 from torch import nn
 
 from attacks.linear_pairs import find_chains, matrix, merge
 from attacks.undo_specdef_reparam import refactor
-from defenses.specdef_reparam.lock import split
-from defenses.specdef_reparam.modeling_specdef_reparam import pair
 from harness.models.derived import put
 from harness.models.digest import weights_digest
 from harness.testing import random_llama
 
-ALPHA, K = 1e4, 8
 IDS = torch.arange(3, 27).view(2, 12)
-LAYERS = ("model.layers.0.mlp.up_proj", "model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.k_proj")
-
-
-def lock_like_specdef(model: Any, layers: tuple[str, ...] = LAYERS, alpha: float = ALPHA) -> Any:
-    """Pairs in the places of `layers`, as the lock makes them."""
-    for name in layers:
-        old = model.get_submodule(name)
-        new, weights = pair(old), split(matrix(old), alpha, K)
-        for link, weight in zip(new, weights, strict=True):
-            link.weight.data.copy_(weight)
-        if old.bias is not None:
-            new[1].bias.data.copy_(old.bias)
-        put(model, name, new.eval())
-    return model
 
 
 def locked() -> Any:

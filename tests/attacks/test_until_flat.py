@@ -104,7 +104,7 @@ def test_the_undo_of_the_lock_is_what_is_run_for_longer_and_it_is_paid_once() ->
 
 @pytest.mark.parametrize(("lock", "attack"), [
     (None, "full"), ("none", "full"), ("external", "full"), ("dlr", "redistill"), ("pmp", "undo_pmp"),
-    ("dlr+specdef_reparam", "undo_specdef_reparam"), ("specdef+external", "undo_specdef"),
+    ("dlr+specdef_reparam", "undo_all"), ("specdef+external", "undo_specdef"),
 ])  # fmt: skip
 def test_what_undoes_a_lock_is_read_off_the_suite(lock: str | None, attack: str) -> None:
     found = dataclasses.replace(released("llama"), lock=lock and {"defense": lock, "settings": {}})

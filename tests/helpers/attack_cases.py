@@ -13,8 +13,8 @@ from harness.testing import AttackConformance, random_gpt2, random_llama
 from harness.testing.attack import SMALL as KNOBS
 from harness.testing.cases import attack_context as context
 
-__all__ = ["ATTACKS", "MODELS", "QUICK", "attacked", "build", "conformance", "context", "lock_like_dlr", "random_gpt2",
-           "released"]  # fmt: skip
+__all__ = ["ALPHA", "ATTACKS", "LAYERS", "MODELS", "QUICK", "K", "attacked", "build", "conformance", "context",
+           "lock_like_dlr", "lock_like_specdef", "random_gpt2", "released"]  # fmt: skip
 ATTACKS = {
     "full": "full:FullFineTuning", "full_trainer": "full_trainer:TrainerFineTuning",
     "full_8bit": "full_8bit:EightBitFineTuning", "lora": "lora:LoRA", "qlora": "qlora:QLoRA",
@@ -24,7 +24,7 @@ ATTACKS = {
     "mezo": "mezo:MeZO", "until_flat": "until_flat:UntilFlat",
     "undo_until_flat": "undo_until_flat:UndoUntilFlat", "undo_specdef": "undo_specdef:UndoSpecDef",
     "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
-    "authorised": "authorised:Authorised", "undo_pmp": "undo_pmp:UndoPMP",
+    "undo_all": "undo_all:UndoAll", "authorised": "authorised:Authorised", "undo_pmp": "undo_pmp:UndoPMP",
 }  # fmt: skip
 QUICK = [name for name in ATTACKS if name not in ("offload", "authorised", "undo_pmp")]
 """`authorised` and `undo_pmp` are `full` on these models; test_undo_pmp.py has others."""
@@ -50,6 +50,29 @@ def lock_like_dlr(model: Any, depth: int = 4) -> Any:
 def _model(name: str) -> Any:
     base = random_llama() if name.endswith("llama") else random_gpt2()
     return lock_like_dlr(base) if name.startswith("dlr") else base
+
+
+ALPHA, K = 1e4, 8
+"""Of the pairs below."""
+LAYERS = ("model.layers.0.mlp.up_proj", "model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.k_proj")
+
+
+def lock_like_specdef(model: Any, layers: tuple[str, ...] = LAYERS, alpha: float = ALPHA) -> Any:
+    """Pairs in the places of `layers`, as SpecDef's reparameterisation makes them."""
+    from attacks.linear_pairs import matrix
+    from defenses.specdef_reparam.lock import split
+    from defenses.specdef_reparam.modeling_specdef_reparam import pair
+    from harness.models.derived import put
+
+    for name in layers:
+        old = model.get_submodule(name)
+        new, weights = pair(old), split(matrix(old), alpha, K)
+        for link, weight in zip(new, weights, strict=True):
+            link.weight.data.copy_(weight)
+        if old.bias is not None:
+            new[1].bias.data.copy_(old.bias)
+        put(model, name, new.eval())
+    return model
 
 
 def released(model: str | Any) -> Released:

@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from harness.errors import UsageError
 from harness.models.heads import answering, blocks_of, head_name, replace_head
 from harness.models.images import ImageProcessor
-from harness.tasks.images import (
-    CIFAR10,
-    KMNIST,
-    MNIST,
-    Digits,
-    DigitsSettings,
-    ImageSettings,
-    RelearnDigits,
-    RelearnDigitsSettings,
-)
+from harness.tasks.images import Digits, DigitsSettings, ImageSettings, RelearnDigits, RelearnDigitsSettings
+from harness.tasks.pack_images import CIFAR10, KMNIST, MNIST
 from harness.train_settings import TrainSettings
 
 
