@@ -14,7 +14,7 @@ from harness.strict_yaml import read_yaml
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "reproductions").glob("*/*.yaml"))
-SMALL = [path for path in SPECS if not path.stem.endswith(("_paper", "_longer"))]
+SMALL = [path for path in SPECS if not path.stem.endswith(("_paper", "_longer", "_seeds"))]
 """A table's longer attacks are of this project, and have no size of a paper."""
 
 
