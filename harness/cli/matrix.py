@@ -29,6 +29,10 @@ spec (budget, replicates, utility, ...):
 """
 
 
+SHOWN = 20
+"""Most lines of shared work above a run."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE.yaml", help="the grid")
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     quiet_libraries()
     board, failed = Board(quiet=args.quiet, total=len(cells)), False
     executor, place, rules = execution.executor(args, cells, data_dir)
-    board.note(_summary(cells, args.out))
+    board.note(_summary(cells, args.out, most=SHOWN))
     with stdout_kept(), board.showing():
         for record in run_matrix(cells, place=place, executor=executor, watcher=board, rules=rules):
             failed |= record.status == "failed"
@@ -108,21 +112,26 @@ def _print_plan(cells: list[Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([cell.model_dump(mode="json") | {"id": cell.id} for cell in cells], indent=1))
         return
-    from harness.planning.estimate import estimated
-    from harness.planning.live import duration
-    from harness.planning.plan import jobs
-
     rows = [[c.id, c.model.name, c.defense["name"], c.attack["name"], c.task["name"], c.seed] for c in cells]
     print(tabulate(rows, headers=["cell", "model", "defense", "attack", "task", "seed"], disable_numparse=True))
-    shared = [job for job in estimated(jobs(cells), args.out)[0] if job.kind not in ("cell", "load")]
-    if shared:
-        rows = [[job.title, job.cells, "-" if job.seconds is None else duration(job.seconds)] for job in shared]
-        print("\n" + tabulate(rows, headers=["shared work, each once", "cells", "about"], disable_numparse=True))
     print(f"\n{_summary(cells, args.out)}")
 
 
-def _summary(cells: list[Any], out: Path) -> str:
-    """How much there is to do, in one or two lines."""
+def _shared_work(jobs: list[Any], most: int | None) -> list[str]:
+    """A table of what several cells share and is made once, with what it may take; `most` of it, None is all."""
+    from tabulate import tabulate
+
+    from harness.planning.live import duration
+
+    shared = [job for job in jobs if job.kind not in ("cell", "load")]
+    rows = [[job.title, job.cells, "-" if job.seconds is None else duration(job.seconds)] for job in shared[:most]]
+    table = tabulate(rows, headers=["shared work, each once", "cells", "about"], disable_numparse=True) + "\n"
+    more = [f"... and {len(shared) - len(rows)} more (--dry-run names them all)\n"] if len(shared) > len(rows) else []
+    return [table, *more] if rows else []
+
+
+def _summary(cells: list[Any], out: Path, most: int | None = None) -> str:
+    """How much there is to do: the shared work that is left, by name, and a line or two."""
     from harness.planning.estimate import estimated
     from harness.planning.live import duration
     from harness.planning.pieces import shared
@@ -143,7 +152,7 @@ def _summary(cells: list[Any], out: Path) -> str:
     if len(found) > unknown and bill.seconds:
         lines.append(f"about {duration(bill.seconds)} of training ({bill.flops:.3g} FLOPs) by earlier records; scoring "
                      f"comes on top" + (f"; {unknown} jobs have no precedent" if unknown else ""))  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join([*_shared_work(found, most), *lines])
 
 
 def _print_result(cells: list[Any], args: argparse.Namespace) -> None:

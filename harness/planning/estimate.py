@@ -1,7 +1,7 @@
 """What a plan will cost, from the bills of earlier records. Scoring and the start of processes come on top.
 
-A job's precedent is a record of the same settings; else one of the same model and plug-in names (and is then marked as
-such); else there is none, and the plan says so instead of guessing.
+A job's precedent is a record of the same settings; else one of the same model and plug-in names; else there is none,
+and the plan says so instead of guessing. No bill says what scoring takes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def estimated(jobs: Iterable[Job], out: Path) -> tuple[list[Job], Bill, int]:
     """The jobs with their expected seconds, the expected bill of all, and how many have no precedent in `out`."""
     precedents = Precedents(earlier(out))
     bills = [(job, precedents.of(job)) for job in jobs]
-    known = [job.model_copy(update={"seconds": bill.seconds if bill else None}) for job, bill in bills]
+    known = [job.model_copy(update={"seconds": bill.seconds if bill and job.kind in _PARTS else None})
+             for job, bill in bills]  # fmt: skip
     return known, total(bill for _, bill in bills if bill), sum(bill is None for _, bill in bills)
 
 

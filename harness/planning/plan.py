@@ -87,9 +87,9 @@ def _job(name: str, piece: Piece, spec: Spec, cells: int, needs: tuple[str, ...]
     model, defense = spec.model.name, spec.defense["name"]
     control_of = f"control of {defense} on {model}"
     base = control_of if spec.build_defense().pretrains else model
-    titles = {"base": f"scores of {base} on {spec.task['name']}", "control": control_of,
+    titles = {"base": f"scores of {base} on {spec.task['name']}", "control": f"{control_of}, seed {spec.seed}",
               "lock": f"lock {defense} on {model}, seed {spec.seed}",
-              "locked": f"scores of {model} locked by {defense} on {spec.task['name']}",
+              "locked": f"scores of {model} locked by {defense} on {spec.task['name']}, seed {spec.seed}",
               "reference": f"reference {spec.attack['name']} on {base}, {spec.task['name']}, seed {spec.seed} "
                            f"({piece.replicate + 1} of {spec.replicates})"}  # fmt: skip
     return Job(id=name, kind=piece.kind, spec=piece.spec, replicate=piece.replicate, needs=needs,
