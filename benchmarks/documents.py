@@ -194,9 +194,9 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     **{f"docs/theory.md:{tag}": ("docs/theory.md", make) for tag, make in theory_tables.PARTS.items()},
 }
 """Generated parts by `file:tag`: the text between `<!-- tag:begin -->` and `<!-- tag:end -->`."""
-PAGE = ROOT / "docs" / "board.html"
-"""The published page, of the records of every lock against every attack. It has figures in full, of which another
-processor's last digits may differ, so it is written with the rest and not compared."""
+PAGES = {ROOT / "docs" / "board.html": "everything", ROOT / "docs" / "standard.html": "standard"}
+"""Published pages, and the records that they are of: every lock against every attack, and under the searched suite."""
+_NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?")
 
 
 def filled(text: str, tag: str, new: str) -> str:
@@ -213,7 +213,15 @@ def stale() -> dict[Path, str]:
     for key, (name, make) in PARTS.items():
         path = ROOT / name
         texts[path] = filled(texts.get(path, path.read_text()), key.partition(":")[2], make())
-    return {path: text for path, text in texts.items() if text != path.read_text()}
+    for path, name in PAGES.items():
+        texts[path] = leaderboard(RESULTS / name, "html")
+    return {path: text for path, text in texts.items()
+            if not path.is_file() or _rounded(text) != _rounded(path.read_text())}  # fmt: skip
+
+
+def _rounded(text: str) -> str:
+    """The text with shorter numbers: pages have them in full, and another processor's last digits may differ."""
+    return _NUMBER.sub(lambda match: f"{float(match[0]):.3g}", text)
 
 
 def main() -> int:
@@ -231,7 +239,6 @@ def main() -> int:
 
         records = [cell.record for cell in load_results(RESULTS / "tiny", utility=False).cells]
         board_figure(records, ROOT / "docs" / "figures" / "result.png")
-        PAGE.write_text(leaderboard(RESULTS / "everything", "html"))
     return int(args.check and bool(found))
 
 

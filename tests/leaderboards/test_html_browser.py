@@ -364,10 +364,14 @@ def test_the_picture_of_the_readme(reader: Reader, tmp_path: Path) -> None:
     assert view.locator("#heat table").count() == 1
 
 
-def test_the_published_page_opens(reader: Reader) -> None:
-    """`docs/board.html`: every lock against every attack."""
-    view = reader.open((PUBLISHED.parents[1] / "docs" / "board.html").read_text(encoding="utf-8"))
-    assert sorted(names(view)) == ["dlr", "none", "pmp", "specdef", "specdef_reparam"]
+@pytest.mark.parametrize(("file", "locks"), [
+    ("board.html", ["dlr", "none", "pmp", "specdef", "specdef_reparam"]),
+    ("standard.html", ["dlr", "pmp", "specdef", "specdef_reparam"]),
+])  # fmt: skip
+def test_the_published_pages_open(reader: Reader, file: str, locks: list[str]) -> None:
+    """Every lock against every attack, and under the searched suite."""
+    view = reader.open((PUBLISHED.parents[1] / "docs" / file).read_text(encoding="utf-8"))
+    assert sorted(names(view)) == locks
     view.click("#ranking tbody a >> text=specdef_reparam")
     view.wait_for_selector("h1:visible >> text=specdef_reparam")
     assert "undo_specdef_reparam" in view.inner_text("main")
