@@ -18,11 +18,14 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
-CELLS = 5
+SLEEPS = (0.5, 4.0, 4.0, 4.0)
+"""Seconds of each cell: when the first is over, two are running for a while, one on each machine."""
 
 
 def main() -> None:
-    """Start the cluster, run the matrix, take a machine away after the first cell."""
+    """Start the cluster, run the matrix, take a machine away that is at work."""
+    from threading import Timer
+
     from cheap_cells import cheap_grid, cheap_model
     from ray.cluster_utils import Cluster
 
@@ -39,7 +42,7 @@ def main() -> None:
     small = {"object_store_memory": 80 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
     other = cluster.add_node(num_cpus=1, **small)
-    cells = plan(*split_file(cheap_grid(model, [{"number": n, "sleep": 1.5} for n in range(CELLS)])))
+    cells = plan(*split_file(cheap_grid(model, [{"number": n, "sleep": s} for n, s in enumerate(SLEEPS)])))
     executor = RayExecutor(place, Resources(), address=cluster.address, storage=storage)  # type: ignore[arg-type]
     seen = {"slots": executor.slots, "statuses": [], "retries": 0}
 
@@ -51,7 +54,7 @@ def main() -> None:
                                               rules=Rules(pause=0.1))):  # fmt: skip
         seen["statuses"].append(record.status)
         if index == 0:
-            cluster.remove_node(other, allow_graceful=False)
+            Timer(2.0, lambda: cluster.remove_node(other, allow_graceful=False)).start()
     cluster.shutdown()
     print(json.dumps(seen))
 

@@ -65,7 +65,8 @@ def on_ray(script: str, *words: str) -> dict[str, Any]:
 def test_a_lost_machine_costs_time_and_no_cell(tmp_path: Path, storage: str) -> None:
     found = on_ray("ray_cluster.py", str(tmp_path), storage)
     assert found["slots"] == 2
-    assert found["statuses"] == ["complete"] * 5
+    assert found["statuses"] == ["complete"] * 4
+    assert found["retries"] >= 1  # the machine was at work
 
 
 @pytest.mark.skipif(bool(probes.check("ray")), reason="ray is not installed")

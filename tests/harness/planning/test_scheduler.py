@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.executors.base import Ended, Event, Place
+from harness.planning import scheduler
 from harness.planning.claims import Claims
 from harness.planning.grid import plan
 from harness.planning.live import Board
@@ -93,6 +95,29 @@ def test_a_job_starts_after_what_it_needs_and_slots_are_filled(place: Place) -> 
         assert set(job.needs) <= seen | {job.id for job in executor.starts[: executor.starts.index(job)]}
         seen.add(job.id)
     assert len(executor.starts) == len(todo)
+
+
+def test_the_pause_before_another_try_doubles(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, starts = [0.0], []
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: clock[0])
+
+    class Ticking(Played):
+        def start(self, job: Job) -> None:
+            super().start(job)
+            if job.kind == "cell":
+                starts.append(clock[0])
+
+        def poll(self, seconds: float) -> list[Event]:
+            clock[0] += 0.125
+            return super().poll(seconds)
+
+    def answer(job: Job, tries: int) -> Ended:
+        return done(job, place) if job.kind != "cell" or tries > 3 else Ended(job=job.id, how="crashed", detail="gone")
+
+    (record,) = run(cells(attacks=["full"]), Ticking(place, 1, answer), Rules(retries=3, pause=1.0))
+    assert record.status_reason == "played"
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
+    assert all(wanted <= pause <= wanted + 0.5 for pause, wanted in zip(pauses, (1, 2, 4), strict=True))
 
 
 def test_a_crash_is_tried_again_and_an_error_is_not(place: Place) -> None:
