@@ -85,7 +85,8 @@ def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Rel
             attacked, after = workshop.fine_tune(tuned, task, fresh(), seed, meter, Path(folder), secret, report,
                                                  undone=undone)  # fmt: skip
         for flag in run_flags(RunSummary.of(dataclasses.asdict(attacked.training)), "trial"):
-            raise Dead(flag.detail)  # what would not count as an attack must not be chosen
+            if flag.severity == "error":  # what would not count as an attack must not be chosen
+                raise Dead(flag.detail)
         score = workshop.selection(task, after)
         if not math.isfinite(score):
             raise Dead(f"the score is {score}")

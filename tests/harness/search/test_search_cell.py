@@ -18,6 +18,7 @@ from harness.plugins import Task
 from harness.progress import Progress
 from harness.records.recheck import recheck
 from harness.records.record import Record
+from harness.records.sections import Flag, Severity
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve
 from harness.search.study import JOURNAL
@@ -290,3 +291,13 @@ def test_a_search_is_another_attacker_in_the_ranking(done: tuple[Record, Path]) 
     known = labels([attack_of(record), attack_of(plain)])
     assert label_of(known, attack_of(plain)) == "full"
     assert label_of(known, attack_of(record)).startswith("full (search=3 trials by tpe in space ")
+
+
+@pytest.mark.parametrize(("severity", "outcome"), [("warning", "complete"), ("error", "failed")])
+def test_a_trial_fails_by_what_would_not_count_and_by_nothing_less(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, severity: Severity, outcome: str
+) -> None:
+    flag = Flag(flag="diverged", severity=severity, detail="the loss was not finite at some step")
+    monkeypatch.setattr("harness.search.attacker.run_flags", lambda run, who: [flag])
+    found = search_once(spec_of(model, search={"trials": 1}), shop(tmp_path))
+    assert [trial.outcome for trial in found.trials] == [outcome]
