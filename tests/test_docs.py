@@ -84,7 +84,9 @@ def test_every_command_works(command: str, place: Path, monkeypatch: pytest.Monk
         assert sorted(path for path in place.rglob("*") if "cache" not in path.parts) == before
 
 
-def test_the_examples_in_the_api_page_are_true() -> None:
+def test_the_examples_in_the_api_page_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     failed, tried = doctest.testfile(str(ROOT / "docs" / "api.md"), module_relative=False)
     assert failed == 0
     assert tried > 3
