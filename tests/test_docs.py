@@ -52,7 +52,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", sorted({shlex.join(shlex.split(said, comments=True)) for _, said in commands()}))
-def test_every_command_works(command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_every_command_works(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, request: pytest.FixtureRequest
+) -> None:
+    from harness import registry
     from harness.cli import checks, options
     from harness.cli.main import _dashes, main, parser
     from harness.layers import from_process
@@ -64,6 +67,9 @@ def test_every_command_works(command: str, place: Path, monkeypatch: pytest.Monk
     missing = [name for name in ("wandb", "tensorboard", "mlflow", "argcomplete", "optuna") if check(name)]
     if any(name in command or (name, words[0]) == ("argcomplete", "completion") for name in missing):
         pytest.skip(f"not installed: {', '.join(missing)}")
+    task = words[words.index("--task") + 1] if "--task" in words else ""
+    if task and registry.tasks().get(task).needs_pack:
+        monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("data_dir")))
     if words[0] in ("lock", "evaluate"):
         args = parser().parse_args(_dashes(words))
         spec = from_process(args.config, options.raw_spec(args), args.assignments)
