@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,13 +105,16 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
     secret = workshop.secret(lock)
-    _attacks(draft, workshop, "reference", lambda: workshop.unlocked(spec, control), None)  # other cells share it
-    _attacks(draft, workshop, "attacked", lambda: workshop.locked(spec, lock), secret)
+    models: dict[Side, Callable[[], Released]] = {"reference": lambda: workshop.unlocked(spec, control),
+                                                  "attacked": lambda: workshop.locked(spec, lock)}  # fmt: skip
+    _attacks(draft, workshop, "reference", models, None)  # first: other cells share it
+    _attacks(draft, workshop, "attacked", models, secret)
 
 
-def _attacks(draft: Draft, workshop: Workshop, role: Side, fresh: Callable[[], Released], secret: Path | None) -> None:
-    spec, task = draft.spec, draft.task
-    found = search(workshop, spec, task, fresh, role, secret)
+def _attacks(draft: Draft, workshop: Workshop, role: Side, models: Mapping[Side, Callable[[], Released]],
+             secret: Path | None) -> None:  # fmt: skip
+    spec, task, fresh = draft.spec, draft.task, models[role]
+    found = search(workshop, spec, task, fresh, models["reference"], role, secret)
     draft.searches[role] = found
     for replicate in range(spec.replicates):
         run = workshop.run(spec, task, fresh(), role, replicate, secret, found)

@@ -73,14 +73,17 @@ def _attack(piece: Piece, spec: Spec, workshop: Workshop) -> None:
 
     task = spec.build_task(workshop.data_dir)
     model = workshop.base(spec)
+
+    def base() -> Released:
+        return workshop.unlocked(spec, _control(spec, workshop, model))
+
     if piece.kind == "reference":
-        control = _control(spec, workshop, model)
-        found = search(workshop, spec, task, lambda: workshop.unlocked(spec, control), "reference")
-        workshop.run(spec, task, workshop.unlocked(spec, control), "reference", piece.replicate, None, found)
+        found = search(workshop, spec, task, base, base, "reference")
+        workshop.run(spec, task, base(), "reference", piece.replicate, None, found)
         return
     lock = workshop.lock(spec, model)
     secret = workshop.secret(lock)
-    found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), "attacked", secret)
+    found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), base, "attacked", secret)
     workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, secret, found)
 
 

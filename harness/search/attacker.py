@@ -15,6 +15,7 @@ from harness import probes
 from harness.errors import Unavailable
 from harness.numbers.validity import RunSummary, run_flags
 from harness.search.curve import SearchCurve, curve
+from harness.search.kept import Keeper
 from harness.search.run import Attempt, run_trials
 from harness.search.study import JOURNAL, Dead, Study
 from harness.search.undone import Undone
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _FOUND = "search.json"
 
 
-def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], role: Side,
-           secret: Path | None = None) -> SearchCurve | None:  # fmt: skip
+def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], base: Callable[[], Released],
+           role: Side, secret: Path | None = None) -> SearchCurve | None:  # fmt: skip
     """The search of `spec` on one model; None where the spec has none. It sees the selection split and no other.
 
     All trials train with one seed, so that they differ in nothing but their settings; the attack that follows uses
@@ -42,6 +43,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
         spec: what to search, resolved.
         task: the attacker's.
         fresh: gives the model with untouched weights.
+        base: gives what the model's utility is held against where `search.keep_utility` is asked for.
         role: `attacked` on the locked model, `reference` on the base.
         secret: see `harness.plugins.AttackContext`.
 
@@ -58,12 +60,16 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     target, seed = fresh(), derive(spec.seed, role, "search")
     key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
            "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
+    keeping = spec.search.keep_utility and task.keeps_head  # another head does nothing of its owner's any more
+    if keeping:
+        key |= {"base": base().digest, "utility": spec.utility.model_dump(mode="json"), "own": spec.own}
 
     def make(entry: Path, work: Path) -> None:
         workshop.progress.note(f"searching {spec.attack['name']} on {target.name}: {spec.search.trials} trials")
         study = Study(work, spec.search, derive(spec.seed, "search"), spec.attack)
-        trials = run_trials(study, spec.search.trials, spec.budget, _attempt(workshop, spec, task, fresh, seed, secret,
-                                                                             work), workshop.progress.note)  # fmt: skip
+        keeper = Keeper(workshop, spec, base()) if keeping else None
+        attempt = _attempt(workshop, spec, task, fresh, seed, secret, work, keeper)
+        trials = run_trials(study, spec.search.trials, spec.budget, attempt, workshop.progress.note)
         (entry / _FOUND).write_text(curve(trials, spec.attack).model_dump_json(indent=1))
         shutil.copy(work / JOURNAL, entry / JOURNAL)
 
@@ -73,7 +79,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,
-             secret: Path | None, work: Path) -> Attempt:  # fmt: skip
+             secret: Path | None, work: Path, keeper: Keeper | None) -> Attempt:  # fmt: skip
     undone = Undone()
 
     def attempt(params: dict[str, Any], meter: Meter, report: Callable[[float], None]) -> float:
@@ -90,6 +96,8 @@ def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Rel
         score = workshop.selection(task, after)
         if not math.isfinite(score):
             raise Dead(f"the score is {score}")
+        if keeper is not None:
+            keeper.check(after)
         return score
 
     return attempt

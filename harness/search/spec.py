@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from harness.budget import Budget
 from harness.errors import UsageError
@@ -25,8 +25,18 @@ class SearchSpec(Settings):
     the one given; or at random."""
     pruner: bool = True
     """Stop a trial whose trajectory is below the median of those that were finished."""
+    keep_utility: bool = False
+    """A trial whose model keeps less than 1 - eps (0.9) of the base's utility has failed: the attacker wants a model of
+    use. Absent from the spec and its hash where it is not asked for."""
     space: Space = Field(default_factory=dict)
     """Distribution by setting of the attack; what is not given is the attack's own."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if not self.keep_utility:
+            del values["keep_utility"]
+        return values
 
 
 def planned(search: SearchSpec, budget: Budget, attack: Attack, name: str) -> SearchSpec:

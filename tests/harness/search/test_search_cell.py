@@ -14,6 +14,7 @@ from harness import probes
 from harness.bill import total
 from harness.cache import Cache
 from harness.cell import run_cell
+from harness.numbers.scoring import utilities
 from harness.plugins import Task
 from harness.progress import Progress
 from harness.records.recheck import recheck
@@ -21,8 +22,11 @@ from harness.records.record import Record
 from harness.records.sections import Flag, Severity
 from harness.search.attacker import search
 from harness.search.curve import SearchCurve
+from harness.search.kept import share_kept
 from harness.search.study import JOURNAL
 from harness.spec import Spec, resolve
+from harness.untouched import as_item
+from harness.utility import UtilityScores
 from harness.workshop import Workshop
 from leaderboards.load import load_results
 
@@ -56,7 +60,7 @@ def spec_of(model: str, **changes: Any) -> Spec:
 
 
 def search_once(spec: Spec, workshop: Workshop, task: Task | None = None) -> SearchCurve:
-    found = search(workshop, spec, task or spec.build_task(None), lambda: workshop.base(spec), "reference")
+    found = search(workshop, spec, task or spec.build_task(None), *[lambda: workshop.base(spec)] * 2, "reference")
     assert found is not None
     return found
 
@@ -301,3 +305,40 @@ def test_a_trial_fails_by_what_would_not_count_and_by_nothing_less(
     monkeypatch.setattr("harness.search.attacker.run_flags", lambda run, who: [flag])
     found = search_once(spec_of(model, search={"trials": 1}), shop(tmp_path))
     assert [trial.outcome for trial in found.trials] == [outcome]
+
+
+def test_a_search_may_ask_for_a_model_of_use(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates at which the model forgets its English have failed, whatever they gain; the best of the rest is chosen."""
+    from harness.search import kept
+
+    asked: list[float] = []
+
+    def share(base: UtilityScores, attacked: UtilityScores) -> float:
+        asked.append(0.5 if len(asked) in (0, 2) else 0.95)
+        return asked[-1]
+
+    monkeypatch.setattr(kept, "share_kept", share)
+    spec = spec_of(model, search={"trials": 4, "keep_utility": True, "pruner": False})
+    found = search_once(spec, shop(tmp_path))
+    assert [trial.outcome for trial in found.trials] == ["failed", "complete", "failed", "complete"]
+    assert [trial.reason for trial in found.trials][::2] == [
+        "Dead: keeps 0.50 of the base's utility, less than 0.9"
+    ] * 2
+    assert found.chosen in (1, 3)
+
+
+def test_what_is_kept_is_what_a_record_says(done: tuple[Record, Path], workshop: Workshop, model: str) -> None:
+    spec = spec_of(model)
+    base = workshop.utility(spec, workshop.base(spec))
+    assert share_kept(base, base) in (1.0, None)
+    chances = {name: task.chance for name, task in base.tasks.items()}
+    items = [as_item(item, "base", None) for item in base.items]
+    assert share_kept(base, base) == utilities([*items, *[replace(item, model="attacked", seed=0) for item in items]],
+                                               chances).attacked.retention  # fmt: skip
+
+
+def test_a_spec_without_it_is_as_before(model: str) -> None:
+    assert "keep_utility" not in spec_of(model).model_dump(mode="json")["search"]
+    kept = spec_of(model, search={"trials": 3, "keep_utility": True})
+    assert kept.model_dump(mode="json")["search"]["keep_utility"] is True
+    assert kept.id != spec_of(model).id
