@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from attacks.full import UndoneSettings
-from attacks.until_flat import NOT_FOUND, UntilFlatSettings
+from attacks.until_flat import AS_GIVEN, UntilFlatSettings
 from harness.kinds import KINDS, Kind
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
@@ -25,7 +25,7 @@ class UndoUntilFlat(Attack):
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
     knowledge = Knowledge.CODE
-    not_found = NOT_FOUND
+    as_given = AS_GIVEN
     Settings = UndoUntilFlatSettings
     settings: UndoUntilFlatSettings
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.meters.meter import Meter
     from harness.training import TrainResult, TrajectoryPoint
 
-NOT_FOUND = ("max_steps",)
+AS_GIVEN = ("max_steps",)
 """A trial that did best in half of the steps would halve the first run, and with it all others."""
 LIMITS = ("steps", "tokens", "flops", "seconds")
 
@@ -41,7 +41,7 @@ class UntilFlat(Attack):
     """Fine-tune every parameter, for longer and longer."""
 
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
-    not_found = NOT_FOUND
+    as_given = AS_GIVEN
     Settings = UntilFlatSettings
     settings: UntilFlatSettings
 

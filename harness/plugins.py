@@ -108,7 +108,7 @@ class Attack(Plugin):
     """Names of `harness.probes` that must hold (for example `deepspeed`); else the record says `unavailable`."""
     distributed: ClassVar[bool] = False
     """Whether a launcher's ranks train together (`harness.loop.ranks`); all must then go through the same steps."""
-    not_found: ClassVar[tuple[str, ...]] = ()
+    as_given: ClassVar[tuple[str, ...]] = ()
     """Settings that stay as given whatever the best trial of a search had, as the trials ran another attack."""
 
     def search_space(self) -> Space:

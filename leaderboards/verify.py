@@ -207,7 +207,7 @@ def _search(record: Record) -> dict[str, tuple[Any, Any]]:
         return {}
     given = record.spec["attack"]
     attacks, name = registry.attacks(), record.name("attack")
-    kept = attacks.get(name).not_found if name in attacks.names() else ()
+    kept = attacks.get(name).as_given if name in attacks.names() else ()
     found = {side: curve for side in ("attacked", "reference") if (curve := getattr(record.search, side)) is not None}
     made = {side: curve_of(old.trials, given if isinstance(given, dict) else {}, kept) for side, old in found.items()}
     pairs: dict[str, tuple[Any, Any]] = {f"search.{side}": (found[side], made[side]) for side in found}

@@ -75,7 +75,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
 
     folder, _ = workshop.entry("searches", target, key, make)
     found = SearchCurve.model_validate_json((folder / _FOUND).read_text())
-    return found.model_copy(update={"attack": curve(found.trials, attack, built.not_found).attack})
+    return found.model_copy(update={"attack": curve(found.trials, attack, built.as_given).attack})
 
 
 def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Released], seed: int,

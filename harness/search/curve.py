@@ -61,13 +61,13 @@ class Searches(Settings):
     """On the base, with as many trials; null when the cell ended before."""
 
 
-def curve(trials: Iterable[Trial], given: Mapping[str, Any], not_found: Collection[str] = ()) -> SearchCurve:
+def curve(trials: Iterable[Trial], given: Mapping[str, Any], as_given: Collection[str] = ()) -> SearchCurve:
     """The search that these trials make; of equal scores the first wins.
 
     Args:
         trials: in order; their `flops` and `best` are made anew.
         given: the attack as given, its name included.
-        not_found: settings that stay as given.
+        as_given: settings that stay as given.
     """
     done: list[Trial] = []
     best: Trial | None = None
@@ -78,5 +78,5 @@ def curve(trials: Iterable[Trial], given: Mapping[str, Any], not_found: Collecti
         done.append(trial.model_copy(update={"flops": spent, "best": best.score if best else None}))
     return SearchCurve(trials=done, chosen=best.number if best else None,
                        attack={**given, **{k: v for k, v in (best.params if best else {}).items()
-                                           if k not in not_found}},
+                                           if k not in as_given}},
                        bill=total(trial.bill for trial in done))  # fmt: skip

@@ -132,4 +132,4 @@ def test_a_search_that_liked_a_short_run_does_not_halve_all_runs(name: str, step
     kind = registry.attacks().get(name)
     best = Trial(number=0, outcome="complete", params={"learning_rate": 3e-4, "max_steps": 50}, score=1.0, bill=Bill())
     given = {"name": name, "learning_rate": 2e-3, "max_steps": 100}
-    assert curve([best], given, kind.not_found).attack == {"name": name, "learning_rate": 3e-4, "max_steps": steps}
+    assert curve([best], given, kind.as_given).attack == {"name": name, "learning_rate": 3e-4, "max_steps": steps}
