@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+Said = Callable[[str, int, int], None]
+"""(label, done, total), as `Progress` is called."""
+T = TypeVar("T")
 
 _BARS_EVERY = 4  # a plain log gets a line at each quarter
 
@@ -55,3 +60,11 @@ class Progress:
             self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr)
+
+
+def counted(items: Sequence[T], label: str, progress: Said | None) -> Iterator[T]:
+    """The items one after the other; `progress` hears how many are behind."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(label, done, len(items))

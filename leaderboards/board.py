@@ -9,6 +9,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
+from harness.progress import Said
 from leaderboards.formats import render
 from leaderboards.index import Index
 from leaderboards.load import load_results, uncollected
@@ -23,6 +24,7 @@ def leaderboard(
     cells: bool = False,
     only: Collection[str] | None = None,
     cache: Path | None = None,
+    progress: Said | None = None,
 ) -> str:
     """The ranking (or every cell) of an output folder as text, ended by a newline.
 
@@ -32,21 +34,23 @@ def leaderboard(
         cells: one row a cell instead of one a lock; the page has both.
         only: ids of the cells that take part; None is all.
         cache: folder that remembers what was read and ranked (`leaderboards.index`); None reads and ranks everything.
+        progress: hears of it.
 
     Raises:
         UsageError: nothing readable there, or unknown format.
         Unavailable: the page needs the extra `report`.
     """
     with uncollected():
-        return _text(folder, kind, cells, only, cache)
+        return _text(folder, kind, cells, only, cache, progress)
 
 
-def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None) -> str:
+def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None,
+          progress: Said | None) -> str:  # fmt: skip
     """A function of its own: the records are gone before the collector could look through them."""
     with Index(cache) if cache else nullcontext() as index:
-        results = load_results(folder, only, utility=False, index=index)
+        results = load_results(folder, only, utility=False, index=index, progress=progress)
         if kind == "html":
             from leaderboards.html.page import page
 
-            return page(results, rows=rank(results.cells, index)) + "\n"
-        return render(cell_rows(results) if cells else board_rows(results, index), kind) + "\n"
+            return page(results, rows=rank(results.cells, index, progress)) + "\n"
+        return render(cell_rows(results) if cells else board_rows(results, index, progress), kind) + "\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
+from harness.progress import Said, counted
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
 from harness.records.record import Record, parse_record, quick_record
@@ -71,9 +72,22 @@ class Unread(ItemTable):
         return scores(self.rows, model, metric)
 
 
+MANY = 1000
+"""From so many cells on, people wait for a table and want to see why."""
+
+
+def number_of_cells(folder: Path) -> int:
+    """About how many cells there are in `folder`; nothing is read."""
+    try:
+        return sum(1 for _ in (folder / "cells").iterdir())
+    except OSError:
+        return 0
+
+
 def load_results(
-    folder: Path, only: Collection[str] | None = None, *, utility: bool = True, index: Index | None = None
-) -> Results:
+    folder: Path, only: Collection[str] | None = None, *, utility: bool = True, index: Index | None = None,
+    progress: Said | None = None,
+) -> Results:  # fmt: skip
     """All records and items of `folder/cells/*`, ordered by id.
 
     Args:
@@ -82,6 +96,7 @@ def load_results(
         utility: whether to read the items of utility tasks too, and those of altered cells, as a check of all figures
             needs them; a ranking needs those of the attack's task alone.
         index: what was found whole before, without utility; of that the items are read only when they are asked for.
+        progress: hears of it.
 
     Raises:
         UsageError: the folder has no cells, or not one whose record this version can read.
@@ -93,7 +108,7 @@ def load_results(
         raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
     cells: list[Cell] = []
     skipped, refused = [], []
-    for path, leaves in folders:
+    for path, leaves in counted(folders, "reading cells", progress):
         try:
             found = _cell(path, utility, index) if not leaves else Skipped(path.name, _LEAVES)
         except UsageError as error:

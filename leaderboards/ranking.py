@@ -16,6 +16,7 @@ from harness.files import canonical_json
 from harness.numbers.labels import label_of, labels
 from harness.numbers.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, robustness
 from harness.numbers.scoring import THRESHOLDS
+from harness.progress import Said, counted
 from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
@@ -83,12 +84,13 @@ class BoardRow(Settings):
     """Why the row may flatter the lock: attacks that were weaker than they should have been."""
 
 
-def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
+def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | None = None) -> list[BoardRow]:
     """The rows of `board_rows`.
 
     Args:
         cells: of one folder.
         index: rows that were computed before of the same files, by the same code; new ones are added.
+        progress: hears of it.
     """
     defenses = labels([cell.record.spec["defense"] for cell in cells])
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
@@ -98,7 +100,7 @@ def rank(cells: Sequence[Cell], index: Index | None = None) -> list[BoardRow]:
         key = tuple(canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus"))
         groups[key].append(cell)
     fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
-    for key, group in sorted(groups.items()):
+    for key, group in counted(sorted(groups.items()), "ranking", progress):
         label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
         fields[key[:-2]].append(_known_row(group, label, digest.hexdigest()[:12], index))
     return [row for rows in fields.values() for row in _ranked(rows)]

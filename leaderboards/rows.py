@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.progress import Said
 from leaderboards.cell_table import CellRow, cells_of
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
@@ -18,9 +19,9 @@ HEAD = (
 )
 
 
-def board_rows(results: Results, index: Index | None = None) -> Table:
+def board_rows(results: Results, index: Index | None = None, progress: Said | None = None) -> Table:
     """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
-    return _table(rank(results.cells, index), BOARD_COLUMNS, results)
+    return _table(rank(results.cells, index, progress), BOARD_COLUMNS, results)
 
 
 def cell_rows(results: Results) -> Table:

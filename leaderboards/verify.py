@@ -15,6 +15,7 @@ from harness.files import canonical_json
 from harness.numbers.robustness import Cell
 from harness.numbers.scoring import EPS, costs_to_recover, task_numbers, utilities
 from harness.numbers.validity import digest_flags
+from harness.progress import Said, counted
 from harness.records.cell_files import ITEMS, LOG, RECORD
 from harness.records.items import SIDES, Item, scores
 from harness.records.recheck import Mismatch as Mismatch
@@ -50,10 +51,10 @@ def verify(folder: Path) -> list[Mismatch]:
     return verify_results(load_results(folder))
 
 
-def verify_results(results: Results) -> list[Mismatch]:
-    """All mismatches among records that are loaded."""
+def verify_results(results: Results, progress: Said | None = None) -> list[Mismatch]:
+    """All mismatches among records that are loaded; `progress` hears of it."""
     found = [Mismatch(skipped.folder, "record", skipped.reason, "a whole record") for skipped in results.skipped]
-    for cell in readable(results):
+    for cell in counted(readable(results), "recomputing", progress):
         found += verify_cell(cell)
     return found
 

@@ -33,12 +33,16 @@ def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
     from harness.cache import default_root
     from harness.files import atomic_write_text, check_output_file
+    from harness.progress import Progress
     from leaderboards.board import leaderboard
+    from leaderboards.load import MANY, number_of_cells
 
     if args.output:
         check_output_file(args.output)
     cache = None if args.no_cache else args.cache or default_root()
-    text = leaderboard(args.results, args.format, cells=args.cells, cache=cache)
+    progress = Progress(quiet=number_of_cells(args.results) < MANY)
+    with progress.showing():
+        text = leaderboard(args.results, args.format, cells=args.cells, cache=cache, progress=progress)
     if args.output:
         atomic_write_text(args.output, text)
     else:

@@ -59,3 +59,24 @@ def test_leaderboards_import_no_torch() -> None:
     modules = "board, columns, formats, load, plots, rows, summary, units, verify"
     code = f"import sys; from leaderboards import {modules}; assert 'torch' not in sys.modules, 'torch'"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["leaderboard", "verify --quick"])
+def test_who_waits_for_many_cells_sees_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    from harness.cli.main import main
+
+    for seed in range(4):
+        write_cell(tmp_path, make_cell(seed=seed))
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    words = [*verb.split(), str(tmp_path)]
+    status = main(words)
+    few = capsys.readouterr()
+    assert few.err == ""
+    monkeypatch.setattr("leaderboards.load.MANY", 4)
+    assert main(words) == status
+    many = capsys.readouterr()
+    assert many.out == few.out
+    assert many.err.splitlines()[:4] == [f"reading cells: {done}/4" for done in (1, 2, 3, 4)]
+    assert many.err.splitlines()[4:]
