@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,34 @@ class SwiGLU(nn.Module):
         """(..., width) to (..., width)."""
         out: torch.Tensor = self.down_proj(self.features(x))
         return out
+
+
+@dataclass(frozen=True)
+class OwnGates:
+    """Gates of a net's blocks side by side: did every block read the net's input, the net would be an MLP of them."""
+
+    gate: torch.Tensor
+    """(hidden, width)."""
+    up: torch.Tensor
+    """(hidden, width)."""
+    normed: bool
+    """Whether the blocks divide what they read by its root mean square."""
+
+    @torch.no_grad()
+    def put(self, mlp: SwiGLU, x: torch.Tensor) -> None:
+        """Copy them into `mlp`, for inputs like `x`."""
+        scale = float(x.square().mean().sqrt().clamp_min(1e-6)) if self.normed else 1.0
+        mlp.gate_proj.weight.copy_(self.gate / scale)
+        mlp.up_proj.weight.copy_(self.up / scale)
+
+
+def own_gates(net: nn.Module, hidden: int) -> OwnGates | None:
+    """Of a DLR-Net (remote code's too) that starts from slices of an MLP; None where it has not `hidden` gates."""
+    blocks: list[Any] = [block for block in getattr(net, "blocks", ()) if getattr(block, "gate", None) is not None]
+    if sum(block.gate.out_features for block in blocks) != hidden:
+        return None
+    gate, up = (torch.cat([getattr(block, name).weight.detach() for block in blocks]) for name in ("gate", "reduce"))
+    return OwnGates(gate=gate.float(), up=up.float(), normed=blocks[0].norm == "rms")
 
 
 class Fit:

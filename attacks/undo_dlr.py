@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from attacks.share import Share
-from attacks.swiglu import Fit, SwiGLU
+from attacks.swiglu import Fit, SwiGLU, own_gates
 from defenses.dlr.distill import Students, relative_errors
 from harness.bill import Bill
 from harness.divergence import divergence
@@ -53,11 +53,11 @@ def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: R
         return {"replaced": []}
     with context.meter.stage("undo"):
         work = Undo(model.eval(), nets, tokenizer, settings, context)
-        work.closed_form(draw=True)
-        start = work.errors()
+        start = work.start()
+        before = work.states()
         steps = work.fit()
         work.closed_form(draw=False)
-        end = work.errors()
+        end = work.better(before, start)
         work.put(work.mlps)
         polished = work.polish()
     return {"replaced": list(nets), "hidden_size": work.hidden, "tokens": work.tokens, "error_start": start,
@@ -71,6 +71,7 @@ class Undo:
                  settings: RedistillSettings, context: AttackContext) -> None:  # fmt: skip
         self.model, self.nets, self.settings, self.context = model, nets, settings, context
         self.hidden = settings.hidden_size or base_hidden_size(model)
+        self.gates = [own_gates(net, self.hidden) for net in nets.values()]
         biased = any(parameter.dim() == 1 for net in nets.values() for parameter in net.parameters())
         width = int(model.config.get_text_config().hidden_size)
         self.mlps = [SwiGLU(width, self.hidden, biased).to(context.device) for _ in nets]
@@ -84,7 +85,8 @@ class Undo:
                                                 context)])  # fmt: skip
         blocks = blocks[np.random.default_rng(derive(context.seed, "undo")).permutation(len(blocks))]
         self.tokens = blocks.numel()
-        afford = self.share.affordable(self.pass_flops, fraction=0.4) // (4 * settings.block_size)
+        passes = 6 if any(self.gates) else 4  # a closed form and the errors after it, for each start and for the end
+        afford = self.share.affordable(self.pass_flops, fraction=0.4) // (passes * settings.block_size)
         count = max(1, min(CALIBRATION_BLOCKS, len(blocks) // 4, afford))
         self.heldout, self.blocks, self.calibration = blocks[:count], blocks[count:], count
 
@@ -125,6 +127,33 @@ class Undo:
         for fit in fits:
             fit.solve()
         self._charge_memory(sum(fit.bytes for fit in fits))
+
+    def start(self) -> list[float]:
+        """Closed-form starts and their errors: of random gates, or where it is better, of gates that the nets have."""
+        self.closed_form(draw=True)
+        errors = self.errors()
+        if not any(self.gates):
+            return errors
+        drawn = self.states()
+        pairs = next(self._passes(self.blocks[:1]))
+        for mlp, found, (x, _) in zip(self.mlps, self.gates, pairs, strict=True):
+            if found is not None:
+                found.put(mlp, x)
+        self.closed_form(draw=False)
+        return self.better(drawn, errors)
+
+    def states(self) -> list[dict[str, torch.Tensor]]:
+        """Copies of the shallow MLPs' weights."""
+        return [{name: value.clone() for name, value in mlp.state_dict().items()} for mlp in self.mlps]
+
+    def better(self, before: list[dict[str, torch.Tensor]], errors: list[float]) -> list[float]:
+        """Errors as they are now; where they were lower `before`, those weights and `errors` come back."""
+        found = []
+        for mlp, state, was, now in zip(self.mlps, before, errors, self.errors(), strict=True):
+            if not now < was:
+                mlp.load_state_dict(state)
+            found.append(now if now < was else was)
+        return found
 
     def errors(self) -> list[float]:
         """Relative error of each layer on the held-out blocks."""

@@ -29,6 +29,36 @@ def test_every_net_is_replaced_by_a_closer_and_closer_shallow_mlp(model: str) ->
     assert where.meter.bills["attack"].steps == 12
 
 
+def sliced(depth: int) -> Any:
+    """A lock that starts from slices of the MLPs, as `init=partition` makes it before it trains."""
+    from defenses.dlr import DLRSettings
+    from defenses.dlr.build import Swap, describe
+    from defenses.dlr.initial import partition_init
+
+    model = random_llama()
+    swap = Swap(model, describe(model, DLRSettings(depth=depth, init="partition", norm="none")))
+    for net, site in zip(swap.nets, swap.sites, strict=True):
+        net.gain.fill_(2.0**-6)
+        partition_init(net, site.module)
+    swap.locked()
+    return model.eval()
+
+
+def test_slices_of_an_mlp_are_put_together_again() -> None:
+    """Random gates of a closed form know nothing of them."""
+    errors = []
+    for model in (sliced(4), lock_like_dlr(random_llama(), 4)):
+        result = build("redistill", undo_steps=0, max_steps=1, sampled_tokens=0).attack(released(model), context())
+        errors.append(max(result.report["error"]))
+    assert errors[0] < 0.02 < errors[1]
+
+
+def test_training_that_makes_it_worse_is_not_kept() -> None:
+    where = build("redistill", undo_steps=4, undo_learning_rate=50.0, max_steps=1, sampled_tokens=0)
+    result = where.attack(released("dlr_llama"), context())
+    assert all(end <= start for start, end in zip(result.report["error_start"], result.report["error"], strict=True))
+
+
 def test_nothing_is_differentiated_through_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
     from defenses.dlr.modeling_dlr import DLRNet
 
