@@ -1,10 +1,12 @@
 """Kill commands, jobs and the fork server at random moments, cut files short, and see that no result is lost or wrong.
 
     python benchmarks/chaos.py [--kills 100] [--cells 24] [--seed 0] [-o docs/data/chaos.json]
+    python benchmarks/chaos.py --executor ray --kills 10 -o docs/data/chaos_ray.json
 
-Two commands share one folder, and are given again when they are killed. A power cut kills both, with all they started,
-and cuts files of the folder and of the cache at a random byte, the half-written ones too. A round ends when every cell
-is complete; rounds go on until there were enough kills. Broken promises end the script with status 1:
+Two commands share one folder (one on Ray, which starts its cluster), and are given again when they are killed. A power
+cut kills all of them, with all they started, and cuts files of the folder and of the cache at a random byte, the
+half-written ones too. A round ends when every cell is complete; rounds go on until there were enough kills. Broken
+promises end the script with status 1:
 a complete record whose scores are not those of a run that nobody disturbed; a complete record that changes although its
 files were not cut; a round that does not come to an end; a process that outlives its command.
 """
@@ -30,11 +32,14 @@ from processes import alive, children, command_line, descendants
 
 from harness.records.record_files import read_record
 
-COMMANDS = 2
+COMMANDS = {"local": 2, "ray": 1}
 LONGEST_QUIET = 1500.0
 """Seconds without a new record after which a round counts as stuck."""
-VICTIMS = {"job": 0.76, "command": 0.08, "server": 0.08, "power": 0.08}
-"""What is killed, and how often."""
+VICTIMS = {"local": {"job": 0.76, "command": 0.08, "server": 0.08, "power": 0.08},
+           "ray": {"worker": 0.5, "command": 0.25, "power": 0.25}}  # fmt: skip
+"""What is killed, and how often, by executor; a worker is Ray's, with the job that it has."""
+PAUSES = {"local": (0.05, 1.5), "ray": (2.0, 25.0)}
+"""Seconds between two kills; a cluster takes some ten to start."""
 CUTS = 4
 """Files that a power cut cuts."""
 
@@ -48,6 +53,7 @@ class Chaos:
     cells: int
     wanted: int
     rng: random.Random
+    executor: str = "local"
     kills: Counter[str] = field(default_factory=Counter)
     cuts: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
@@ -64,7 +70,8 @@ class Chaos:
 
     def _command(self, place: Path, *words: str) -> list[str]:
         attacks = [{"number": number, "sleep": 0.2} for number in range(self.cells)]
-        return matrix_command(cheap_grid(self.model, attacks, seeds=[0, 1]), place, "--retries", "1000000", *words)
+        grid = cheap_grid(self.model, attacks, seeds=[0, 1])
+        return matrix_command(grid, place, "--retries", "1000000", "--executor", self.executor, *words)
 
     def _straight(self) -> dict[str, bytes]:
         """Items of every cell, of a run that nobody disturbs."""
@@ -75,11 +82,11 @@ class Chaos:
     def _round(self, straight: dict[str, bytes]) -> None:
         place = self.folder / f"round{self.rounds}"
         command = self._command(place, "--workers", "2")
-        running = [self._start(command) for _ in range(COMMANDS)]
+        running = [self._start(command) for _ in range(COMMANDS[self.executor])]
         seen: dict[str, bytes] = {}
         moved = time.monotonic()
         while any(process.poll() is None for process in running) and not self.broken:
-            time.sleep(self.rng.uniform(0.05, 1.5))
+            time.sleep(self.rng.uniform(*PAUSES[self.executor]))
             if sum(self.kills.values()) < self.wanted:
                 running = self._kill_something(running, command, place, seen)
             before = len(seen)
@@ -102,7 +109,8 @@ class Chaos:
     def _kill_something(self, running: list[subprocess.Popen[bytes]], command: list[str], place: Path,
                         seen: dict[str, bytes]) -> list[subprocess.Popen[bytes]]:  # fmt: skip
         """Kill something; returns the commands that run afterwards."""
-        (victim,) = self.rng.choices(list(VICTIMS), list(VICTIMS.values()))
+        victims = VICTIMS[self.executor]
+        (victim,) = self.rng.choices(list(victims), list(victims.values()))
         process = self.rng.choice(running)
         if process.poll() is not None:
             return running
@@ -120,7 +128,8 @@ class Chaos:
         family = descendants(process.pid)
         servers = [pid for pid in family if b"forkserver import main" in command_line(pid)]
         jobs = [pid for pid in family if any(pid in children(server) for server in servers)]
-        targets = servers if victim == "server" else jobs
+        workers = [pid for pid in family if (words := command_line(pid)).startswith(b"ray::") and b"Agent" not in words]
+        targets = {"server": servers, "job": jobs, "worker": workers}[victim]
         if targets:
             self._kill(self.rng.choice(targets))
             self.kills[victim] += 1
@@ -191,16 +200,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--cells", type=int, default=24, help="attacks; each with two seeds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executor", choices=sorted(VICTIMS), default="local")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     began = time.monotonic()
     with TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
-        chaos = Chaos(folder, cheap_model(folder / "model"), args.cells, args.kills, random.Random(args.seed))
+        chaos = Chaos(folder, cheap_model(folder / "model"), args.cells, args.kills, random.Random(args.seed),
+                      args.executor)  # fmt: skip
         chaos.run()
     figures = {
         "kills": dict(sorted(chaos.kills.items())), "cuts": dict(sorted(chaos.cuts.items())), "rounds": chaos.rounds,
-        "cells_a_round": 2 * args.cells, "commands": COMMANDS, "seed": args.seed, "broken": chaos.broken,
+        "cells_a_round": 2 * args.cells, "commands": COMMANDS[args.executor], "seed": args.seed, "broken": chaos.broken,
         "seconds": round(time.monotonic() - began),
     }  # fmt: skip
     text = json.dumps(figures, indent=1)

@@ -9,8 +9,9 @@ from typing import Any
 
 def scale(data: Path) -> str:
     """One line a promise; what has not been measured says so."""
-    return "\n".join(f"- {line}" for line in [_chaos(_read(data, "chaos")), _soak(_read(data, "soak")),
-                                              *_executors(_read(data, "executors") or {})]) + "\n"  # fmt: skip
+    kills = _chaos(_read(data, "chaos")), _chaos(_read(data, "chaos_ray"), " --executor ray")
+    rest = _soak(_read(data, "soak")), *_executors(_read(data, "executors") or {})
+    return "\n".join(f"- {line}" for line in (*kills, *rest)) + "\n"
 
 
 def _read(data: Path, name: str) -> Any:
@@ -18,17 +19,18 @@ def _read(data: Path, name: str) -> Any:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _chaos(found: Any) -> str:
-    command = "`python benchmarks/chaos.py`"
+def _chaos(found: Any, words: str = "") -> str:
+    command = f"`python benchmarks/chaos.py{words}`"
     if found is None:
         return f"Kills at random moments: not measured yet ({command})."
     kills = found["kills"]
     what = ", ".join(f"{count} x {names}" for names, count in (
         ("a job", kills.get("job", 0)), ("a whole command", kills.get("command", 0)),
-        ("the fork server", kills.get("server", 0)),
-        ("everything, with files cut short", kills.get("power", 0))))  # fmt: skip
+        ("the fork server", kills.get("server", 0)), ("a worker of Ray", kills.get("worker", 0)),
+        ("everything, with files cut short", kills.get("power", 0))) if count)  # fmt: skip
+    who = "two commands" if found["commands"] == 2 else "one command"
     return (f"{command}: {sum(kills.values())} kills ({what}; {sum(found['cuts'].values())} files cut) over "
-            f"{found['rounds']} matrices of {found['cells_a_round']} cells, two commands on one folder: "
+            f"{found['rounds']} matrices of {found['cells_a_round']} cells, {who} on one folder: "
             f"{len(found['broken'])} promises broken. Every cell ended complete, with the items of an undisturbed run "
             "byte for byte, and no complete record was made again."
             if not found["broken"] else f"{command}: broken: {found['broken'][0]}")  # fmt: skip

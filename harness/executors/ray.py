@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.errors import UsageError
 from harness.executors.base import Ended, Event, Place, Work
 from harness.executors.local import PRELOAD, in_own_process
 from harness.executors.work import work
@@ -27,6 +28,8 @@ from harness.progress import Progress
 Storage = Literal["shared", "objects"]
 COUNT_AGAIN = 2.0
 """Seconds between two looks at the machines of the cluster."""
+LOST = 60.0
+"""Seconds without any machine after which the cluster is gone: jobs would wait for one for ever."""
 GRACE = 10.0
 """Seconds until a job that was cancelled must be gone."""
 
@@ -74,15 +77,26 @@ class RayExecutor:
         self._remote = ray.remote(_on_machine)
         self._running: dict[str, _Running] = {}
         self._parcels: dict[str, Any] = {}
-        self._counted, self._count = 0.0, 0
+        self._counted, self._count, self._alive = 0.0, 0, time.monotonic()
 
     @property
     def slots(self) -> int:
-        """See `Executor`: what the machines that are there now hold."""
+        """See `Executor`: what the machines that are there now hold.
+
+        Raises:
+            UsageError: there has been none for `LOST` seconds.
+        """
         now = time.monotonic()
         if now - self._counted > COUNT_AGAIN:
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self._counted, self._count = now, sum(self._resources.fits(machine) for machine in machines)
+            self._alive = now if machines else self._alive
+            if now - self._alive > LOST:
+                for running in self._running.values():
+                    running.claim.close()
+                self._running.clear()  # there is nobody to stop them
+                raise UsageError("no machine of the Ray cluster is left; finished cells are kept: give the command "
+                                 "again, with a cluster that runs")  # fmt: skip
         return self._count if self._given is None else min(self._given, self._count)
 
     def start(self, job: Job) -> None:
@@ -101,8 +115,8 @@ class RayExecutor:
         self._running[job.id] = _Running(job, result, parcel, claim)
 
     def poll(self, seconds: float) -> list[Event]:
-        """See `Executor`."""
-        if not self._running:
+        """See `Executor`; raises what `slots` does."""
+        if not self.slots or not self._running:
             time.sleep(seconds)
             return []
         by_result = {running.result: running for running in self._running.values()}

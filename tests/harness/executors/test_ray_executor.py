@@ -80,3 +80,10 @@ def test_a_job_has_a_process_of_its_own_and_is_gone_when_it_is_stopped(tmp_path:
     assert first["parent"] == second["parent"]  # one server
     assert first["torch"]
     assert first["offline"] == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(probes.check("ray")), reason="ray is not installed")
+def test_a_cluster_that_is_gone_ends_the_command(tmp_path: Path) -> None:
+    """Its jobs would wait for ever for a machine that does not come back."""
+    assert on_ray("ray_lost.py", str(tmp_path))["said"].startswith("no machine of the Ray cluster is left")
