@@ -182,6 +182,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "docs/measured.md:facts": ("docs/measured.md", lambda: boards("facts")),
     "docs/measured.md:locks": ("docs/measured.md", lambda: boards("locks")),
     "docs/measured.md:standard": ("docs/measured.md", lambda: searched("standard")),
+    "docs/measured.md:kept": ("docs/measured.md", lambda: boards("kept")),
     "docs/measured.md:composed": ("docs/measured.md", lambda: boards("composed")),
     "docs/numbers.md:openings": ("docs/numbers.md", openings),
     "docs/locks/specdef.md:step": ("docs/locks/specdef.md", spectral_step),
