@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from attacks.common import unfreeze
+from attacks.common import lock_settings, unfreeze
 from attacks.share import Share
 from defenses.specdef.spectrum import Top, TopSingularValues, as_matrix, matrices
 from harness.divergence import divergence
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from attacks.undo_specdef import UndoSpecDefSettings
-    from harness.plugins import AttackContext
+    from harness.plugins import AttackContext, Released
 
 ROUNDS = 40
 """Rounds of power iteration: values that stick out are found in a few, and how dense the bulk is does not matter."""
+
+
+def inflated_values(released: Released) -> int | None:
+    """How many values of every matrix SpecDef inflated, as the release says; None where it names no SpecDef."""
+    k: int | None = (lock_settings(released, "specdef") or {}).get("k")
+    return k
 
 
 def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: UndoSpecDefSettings,

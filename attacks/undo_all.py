@@ -53,12 +53,10 @@ def _dlr(model: PreTrainedModel, released: Released, context: AttackContext) -> 
 
 
 def _specdef(model: PreTrainedModel, released: Released, context: AttackContext) -> dict[str, Any]:
-    from attacks.common import lock_settings
-    from attacks.spectral_repair import undo
+    from attacks.spectral_repair import inflated_values, undo
     from attacks.undo_specdef import UndoSpecDefSettings
 
-    known = (lock_settings(released, "specdef") or {}).get("k")
-    return undo(model, released.tokenizer, UndoSpecDefSettings(), context, known=known)
+    return undo(model, released.tokenizer, UndoSpecDefSettings(), context, known=inflated_values(released))
 
 
 def _specdef_reparam(model: PreTrainedModel, released: Released, context: AttackContext) -> dict[str, Any]:

@@ -55,8 +55,7 @@ class UndoSpecDef(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import lock_settings, undo_then_finetune
-        from attacks.spectral_repair import undo
+        from attacks.common import undo_then_finetune
+        from attacks.spectral_repair import inflated_values, undo
 
-        known = (lock_settings(released, "specdef") or {}).get("k")
-        return undo_then_finetune(released, context, self.settings, partial(undo, known=known))
+        return undo_then_finetune(released, context, self.settings, partial(undo, known=inflated_values(released)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
-from harness.progress import Said, counted
+from harness.progress import Progress, Said, counted
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
 from harness.records.record import Record, parse_record, quick_record
@@ -76,12 +76,13 @@ MANY = 1000
 """From so many cells on, people wait for a table and want to see why."""
 
 
-def number_of_cells(folder: Path) -> int:
-    """About how many cells there are in `folder`; nothing is read."""
+def progress_over(folder: Path) -> Progress:
+    """What shows how far a reading of `folder` is; quiet where there are few cells. Nothing is read."""
     try:
-        return sum(1 for _ in (folder / "cells").iterdir())
+        number = sum(1 for _ in (folder / "cells").iterdir())
     except OSError:
-        return 0
+        number = 0
+    return Progress(quiet=number < MANY)
 
 
 def load_results(

@@ -33,15 +33,13 @@ def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
     from harness.cache import default_root
     from harness.files import atomic_write_text, check_output_file
-    from harness.progress import Progress
     from leaderboards.board import leaderboard
-    from leaderboards.load import MANY, number_of_cells
+    from leaderboards.load import progress_over
 
     if args.output:
         check_output_file(args.output)
     cache = None if args.no_cache else args.cache or default_root()
-    progress = Progress(quiet=number_of_cells(args.results) < MANY)
-    with progress.showing():
+    with progress_over(args.results).showing() as progress:
         text = leaderboard(args.results, args.format, cells=args.cells, cache=cache, progress=progress)
     if args.output:
         atomic_write_text(args.output, text)

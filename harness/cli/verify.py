@@ -43,15 +43,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print mismatches; exit status 1 when there is one."""
     from harness.errors import UsageError
-    from harness.progress import Progress
     from harness.text import visible
-    from leaderboards.load import MANY, load_results, number_of_cells
+    from leaderboards.load import load_results, progress_over
     from leaderboards.verify import ON_TRUST, notes, readable, verify_results
 
     if args.rerun < 0:
         raise UsageError(f"--rerun {args.rerun}: expected a whole number from 0")
-    progress = Progress(quiet=number_of_cells(args.results) < MANY)
-    with progress.showing():
+    with progress_over(args.results).showing() as progress:
         results = load_results(args.results, progress=progress)
         mismatches, lines = verify_results(results, progress), notes(args.results, results)
     for found, said in _machine_checks(args, readable(results)), _second_runs(args, results.cells):
