@@ -32,14 +32,15 @@ def lock_settings(released: Released, name: str) -> Mapping[str, Any] | None:
     return settings[name] if len(parts) > 1 else settings
 
 
-def prepare(model: PreTrainedModel, context: Context) -> PreTrainedModel:
-    """The released model as an adversary loads it to train: fp32 master weights on the device, every parameter frozen.
+def prepare(model: PreTrainedModel, context: Context, device: str | None = None) -> PreTrainedModel:
+    """The released model as an adversary loads it to train: fp32 master weights, every parameter frozen.
 
-    A released model may arrive frozen, in bf16 or with recomputation switched on; none of that may survive.
+    They lie on `device`, by default the context's. A released model may arrive frozen, in bf16 or with recomputation
+    switched on; none of that may survive.
     """
     import torch
 
-    model = model.to(device=context.device, dtype=torch.float32)
+    model = model.to(device=device or context.device, dtype=torch.float32)
     if model.is_activation_checkpointing:
         model.activation_checkpointing_disable()
     model.requires_grad_(False)

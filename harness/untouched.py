@@ -37,12 +37,14 @@ class Untouched(Stock):
 
     def evaluated(self, spec: Spec, released: Released) -> UtilityScores:
         """`utility`, not remembered."""
+        from harness.models.placement import on_device
         from harness.utility.classifier import own_utility
 
         own = self.own(spec)
-        if own is None:
-            return evaluate_utility(released, spec.utility, self.data_dir)
-        return own_utility(released, own, (spec.own or {})["name"])
+        with on_device(released.model, self.device(spec)):
+            if own is None:
+                return evaluate_utility(released, spec.utility, self.data_dir)
+            return own_utility(released, own, (spec.own or {})["name"])
 
     def own_key(self, spec: Spec, own: ClassificationTask) -> dict[str, Any]:
         """What a classifier's utility depends on beside the model."""
@@ -50,6 +52,7 @@ class Untouched(Stock):
 
     def fidelity(self, spec: Spec, base: Released, locked: Released) -> dict[str, Any]:
         """KL(base, locked) and top-1 agreement, a token of held-out text or an item of a classifier's own test."""
+        from harness.models.placement import on_device
         from harness.utility.classifier import own_fidelity
         from harness.utility.fidelity import fidelity, heldout_blocks
 
@@ -58,11 +61,13 @@ class Untouched(Stock):
         key = {"base": base.digest, "locked": locked.digest, **asked}
 
         def make(entry: Path, work: Path) -> None:
-            if own is not None:
-                write_json(entry / "fidelity.json", own_fidelity(base, locked, own.examples("test"), own))
-                return
-            blocks = heldout_blocks(base.tokenizer, spec.utility, self.data_dir)
-            write_json(entry / "fidelity.json", fidelity(base, locked, blocks))
+            device = self.device(spec)
+            with on_device(base.model, device), on_device(locked.model, device):
+                if own is not None:
+                    found = own_fidelity(base, locked, own.examples("test"), own)
+                else:
+                    found = fidelity(base, locked, heldout_blocks(base.tokenizer, spec.utility, self.data_dir))
+            write_json(entry / "fidelity.json", found)
 
         folder, _ = self.entry("fidelity", base, key, make)
         found: dict[str, Any] = json.loads((folder / "fidelity.json").read_text())
@@ -73,7 +78,7 @@ class Untouched(Stock):
         key = self.score_key(spec, task, released)
 
         def make(entry: Path, work: Path) -> None:
-            items = [as_item(score, role, None) for score in self._score(task, released, "test")]
+            items = [as_item(score, role, None) for score in self._score(spec, task, released, "test")]
             write_items(entry / "items.parquet", items)
 
         folder, _ = self.entry("scores", released, key, make)
@@ -83,13 +88,17 @@ class Untouched(Stock):
         """What the score of an untouched model depends on."""
         return {"model": released.digest, "task": spec.task, "data": task.digest(), "dtype": spec.model.dtype}
 
-    def selection(self, task: Task, released: Released) -> float:
+    def selection(self, spec: Spec, task: Task, released: Released) -> float:
         """Score on the selection split."""
-        return main_score(task, self._score(task, released, "selection"))
+        return main_score(task, self._score(spec, task, released, "selection"))
 
-    def _score(self, task: Task, released: Released, split: Split) -> list[ItemScore]:
+    def _score(self, spec: Spec, task: Task, released: Released, split: Split,
+               limit: int | None = None) -> list[ItemScore]:  # fmt: skip
+        from harness.models.placement import on_device
+
         released.model.eval()
-        found = task.score(released, split)
+        with on_device(released.model, self.device(spec)):
+            found = task.score(released, split, limit=limit)
         if not found:
             raise UsageError(f"{type(task).__name__} has too little data: there is no item in its split {split!r}")
         return found

@@ -117,8 +117,8 @@ class Workshop(Untouched):
         from harness.models.digest import weights_digest
 
         def score_of(model: PreTrainedModel) -> float:
-            scored = task.score(dataclasses.replace(target, model=model), "selection", limit=PROBE_ITEMS)
-            return main_score(task, scored)
+            seen = dataclasses.replace(target, model=model)
+            return main_score(task, self._score(spec, task, seen, "selection", limit=PROBE_ITEMS))
 
         first = True
 
@@ -159,7 +159,8 @@ class Workshop(Untouched):
         except Outcome as outcome:
             outcome.bills, outcome.role = dict(meter.bills), role
             raise
-        write_items(entry / "items.parquet", [as_item(score, role, seed) for score in self._score(task, after, "test")])
+        scores = self._score(spec, task, after, "test")
+        write_items(entry / "items.parquet", [as_item(score, role, seed) for score in scores])
         # A model with a head for other labels does nothing of its owner's any more: there is no utility to ask for.
         utility = self.evaluated(spec, after) if role == "attacked" and task.keeps_head else None
         training = {key: value for key, value in dataclasses.asdict(attacked.training).items() if key != "trajectory"}

@@ -106,21 +106,23 @@ class DeepSpeedEngine:
             "wall_clock_breakdown": False,
             "steps_per_print": 1 << 60,
         } | config  # fmt: skip
-        twin = copy.deepcopy(model).train()
+        zero = self._zero = config.setdefault("zero_optimization", {})
+        twin = _apart(model).train() if zero.get("stage") == 3 else copy.deepcopy(model).train()
         params = [p for p in twin.parameters() if p.requires_grad]
         self._twin = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
         self._count, self._weights = sum(p.numel() for p in params), module_bytes(twin)
         self._largest = max(sum(p.nbytes for p in module.parameters(recurse=False)) for module in twin.modules())
-        self._zero = config.setdefault("zero_optimization", {})
         widest = max(p.numel() for p in params)  # the default of 5e8 elements would be billed as 2 GB on the device
         for bucket in ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size"):
-            self._zero.setdefault(bucket, widest)
+            zero.setdefault(bucket, widest)
         if self.ranks > 1:
-            _build(self._zero)  # what follows is done together, and a lock around it would never open
+            _build(zero)  # what follows is done together, and a lock around it would never open
         with sole_builder() if self.ranks == 1 else nullcontext():
             accelerator = make_accelerator(
                 "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
                 deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
+            if zero.get("stage") == 3:
+                _split(twin, config, bf16=context.bf16)
             self.watch = _HookWatch(self._twin)
             self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
         self.device: torch.device = accelerator.device
@@ -190,6 +192,26 @@ class DeepSpeedEngine:
                 self._engine.destroy()
                 del self._engine, self._twin
         self._globals.__exit__(None, None, None)
+
+
+def _apart(model: torch.nn.Module) -> torch.nn.Module:
+    """A model of other parameters over the same storage: ZeRO-3 gives each rank its part of them and drops the rest, so
+    that a copy would double the host memory for nothing."""
+    same = {id(p): torch.nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, same)
+
+
+def _split(twin: torch.nn.Module, config: dict[str, Any], *, bf16: bool) -> None:
+    """Leave each rank its part of every parameter: no device ever holds more than one whole parameter on the way.
+
+    Without this DeepSpeed moves the whole model to the device first.
+    """
+    from deepspeed.runtime.zero.partition_parameters import Init
+
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    for p in twin.parameters():
+        p.data = p.data.to(dtype)
+    Init(module=twin, config_dict_or_path=config, dtype=dtype)
 
 
 def _build(zero: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from harness.errors import UsageError
 from harness.kinds import CLASSIFIERS, kind_of_class
+from harness.models.placement import carrier_of
 
 MARK = "lockbench_head"
 """Entry of the config in memory: whose labels a replaced head answers."""
@@ -75,7 +76,10 @@ def answering(model: Any, labels: int, mark: str) -> Iterator[None]:
         return
     name = head_name(model)
     own, count = model.get_submodule(name), model.config.num_labels
-    _put(model, name, _zero(own, labels), labels)
+    lent = _zero(own, labels)
+    _put(model, name, lent, labels)
+    if (carrier := carrier_of(model)) is not None:
+        carrier.carry(lent)
     try:
         yield
     finally:

@@ -45,7 +45,7 @@ def load_model(
         name: a known model, else a local folder (locked ones too), else a hub id.
         data_dir: the data pack, for the known models inside it.
         dtype: float32, bfloat16, float16, or `auto` for what the files hold.
-        device: where the weights go.
+        device: where the weights go, if they have room there (`harness.models.placement`).
         trust_remote_code: allow the checkpoint's own Python; locked folders never need it.
         revision: of a hub id.
         known: models by name; default: all registered ones.
@@ -158,8 +158,10 @@ def _load_base(folder: Path, config: dict[str, Any], headers: Headers, dtype: to
 
 
 def _to_device(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    from harness.models.placement import place
+
     try:
-        return model.to(device)
+        return place(model, device)
     except (RuntimeError, AssertionError) as error:
         if "out of memory" in str(error).lower():
             raise

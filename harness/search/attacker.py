@@ -93,7 +93,7 @@ def _attempt(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Rel
         for flag in run_flags(RunSummary.of(dataclasses.asdict(attacked.training)), "trial"):
             if flag.severity == "error":  # what would not count as an attack must not be chosen
                 raise Dead(flag.detail)
-        score = workshop.selection(task, after)
+        score = workshop.selection(spec, task, after)
         if not math.isfinite(score):
             raise Dead(f"the score is {score}")
         if keeper is not None:

@@ -67,7 +67,7 @@ class AttackConformance(PluginConformance):
         assert not found.training
         assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
         assert not any("lora" in key or "base_layer" in key for key in found.state_dict())
-        ids = torch.tensor([[5, 6, 7]])
+        ids = torch.tensor([[5, 6, 7]], device=found.device)
         with torch.no_grad():
             assert found(input_ids=ids).logits.isfinite().all()
             assert found.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False).shape == (1, 7)
@@ -79,7 +79,7 @@ class AttackConformance(PluginConformance):
         assert len(set(result.targets)) == len(result.targets) > 0
         before, after = self.models[model]().state_dict(), result.model.state_dict()
         after = {key: value for key, value in after.items() if key in before}
-        changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+        changed = {key for key, value in after.items() if not torch.equal(value.cpu(), before[key])}
         for target in result.targets:  # what undoing a lock took out is in no state dict any more
             present = any(key.startswith(target) for key in after)
             assert not present or any(key.startswith(target) for key in changed), f"{target} did not change"

@@ -1,8 +1,12 @@
-"""What a plug-in under test is given: contexts on the CPU with a fresh meter, a task, a corpus, and no network."""
+"""What a plug-in under test is given: contexts with a fresh meter, a task, a corpus, and no network.
+
+They are on the CPU, or on the device that the variable `HARNESS_TEST_DEVICE` names (`cuda`).
+"""
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import socket
 import tempfile
@@ -55,15 +59,21 @@ def attack_context(folder: Path | None = None, *, budget: str = "", seed: int = 
     from harness.budget import Budget
     from harness.meters.meter import Meter
 
-    return AttackContext(seed=seed, device="cpu", folder=folder or own_folder(), meter=Meter(Budget.from_text(budget)),
-                         task=Rhyme(Settings()), probe=probe)  # fmt: skip
+    return AttackContext(seed=seed, device=device_under_test(), folder=folder or own_folder(),
+                         meter=Meter(Budget.from_text(budget)), task=Rhyme(Settings()), probe=probe)  # fmt: skip
 
 
 def lock_context(folder: Path | None = None, *, seed: int = 0) -> LockContext:
     """What a lock gets: `documents` as the corpus, an own folder and a fresh meter."""
     from harness.meters.meter import Meter
 
-    return LockContext(seed=seed, device="cpu", folder=folder or own_folder(), meter=Meter(), corpus=documents)
+    where = folder or own_folder()
+    return LockContext(seed=seed, device=device_under_test(), folder=where, meter=Meter(), corpus=documents)
+
+
+def device_under_test() -> str:
+    """Where plug-ins are tried: `HARNESS_TEST_DEVICE`, else the CPU."""
+    return os.environ.get("HARNESS_TEST_DEVICE", "cpu")
 
 
 def own_folder() -> Path:

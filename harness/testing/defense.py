@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.plugins import Defense, LockContext, Locked, Released
-from harness.testing.cases import documents, lock_context
+from harness.testing.cases import device_under_test, documents, lock_context
 from harness.testing.models import random_llama, released
 from harness.testing.plugin import PluginConformance
 
@@ -72,7 +72,7 @@ class DefenseConformance(PluginConformance):
 
         model = self.locked()[0].model
         digest, dtype = self.release(tmp_path / "release")
-        again = load_model(str(tmp_path / "release"), dtype=dtype, defense_named=self.named)
+        again = load_model(str(tmp_path / "release"), dtype=dtype, device=device_under_test(), defense_named=self.named)
         assert again.digest == digest
         assert again.lock is not None
         assert again.lock["settings"] == self.build().settings.model_dump(mode="json")
@@ -90,6 +90,7 @@ class DefenseConformance(PluginConformance):
         forget_remote_code(tmp_path / "modules", monkeypatch)
         _, dtype = self.release(tmp_path / "release")
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "release", trust_remote_code=True).eval()
+        theirs = theirs.to(device_under_test())
         if dtype == "float32":
             assert torch.equal(_logits(theirs), _logits(self.locked()[0].model))
 
@@ -99,7 +100,7 @@ class DefenseConformance(PluginConformance):
         model = self.copy()
         assert not model.training
         assert all(parameter.requires_grad for parameter in model.parameters())
-        ids = torch.arange(3, 23).view(2, 10)
+        ids = torch.arange(3, 23, device=model.device).view(2, 10)
         with torch.no_grad():
             out = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
         assert out.logits.shape == (2, 10, self.base().config.vocab_size)
@@ -193,4 +194,5 @@ def _logits(model: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        return model(input_ids=torch.arange(3, 43).view(2, 20)).logits
+        ids = torch.arange(3, 43, device=model.device).view(2, 20)
+        return model(input_ids=ids).logits.cpu()

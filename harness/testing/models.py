@@ -75,7 +75,10 @@ def locked_llama() -> PreTrainedModel:
 
 
 def released(model: PreTrainedModel | Any, name: str = "case", lock: dict[str, Any] | None = None) -> Released:
-    """`model` as others get it, with the byte tokenizer."""
+    """`model` as others get it, on the device of the tests, with the byte tokenizer."""
     from harness.models.digest import weights_digest
+    from harness.testing.cases import device_under_test
+
+    model = model.to(device_under_test())
 
     return Released(model=model, tokenizer=byte_tokenizer(), digest=weights_digest(model), name=name, lock=lock)

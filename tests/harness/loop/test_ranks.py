@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,3 +55,19 @@ def test_a_launcher_is_refused_where_ranks_make_no_sense() -> None:
                           text=True, env={**os.environ, "RANK": "0", "WORLD_SIZE": "2"})  # fmt: skip
     assert done.returncode == 2
     assert "a launcher with several ranks is for `harness run`" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(probes.check("deepspeed")), reason="deepspeed cannot run here")
+def test_a_rank_holds_its_part_of_the_weights_and_no_whole_model(tmp_path: Path) -> None:
+    """ZeRO-3 takes the plain model apart parameter by parameter; the plain model itself is neither copied nor moved."""
+    script = Path(__file__).parents[2] / "helpers" / "ranks_held.py"
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+                           str(script), str(tmp_path)], check=False, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for held in found:
+        assert held["parts"] == pytest.approx(held["whole"] / 2, rel=0.01)  # an odd one is padded
+        assert held["assembled"] == held["assembled_after_a_step"] == 0
+        assert held["plain"] == held["whole"]
