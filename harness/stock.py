@@ -112,6 +112,7 @@ class Stock:
             base: the model as the spec names it.
             control: make the lock's control instead (`Defense.control`).
         """
+        from harness.models.placement import fits
         from harness.models.save import save_released
 
         bf16, defense = self.bf16(spec, base.model), spec.build_defense()
@@ -125,7 +126,8 @@ class Stock:
             done = "training the control of" if control else f"locking {base.name} with"
             self.progress.note(f"{done} {spec.defense['name']}")
             fresh, meter = self.base(spec), Meter()
-            context = LockContext(seed=derive(spec.seed, "lock"), device=self.device(spec), folder=work, meter=meter,
+            device = self.device(spec) if fits(fresh.model, self.device(spec)) else "cpu"
+            context = LockContext(seed=derive(spec.seed, "lock"), device=device, folder=work, meter=meter,
                                   data_dir=self.data_dir, bf16=bf16, progress=self.progress, own=own,
                                   corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip
             called = f"{spec.id}-{'control' if control else 'lock'}"

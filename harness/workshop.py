@@ -114,6 +114,7 @@ class Workshop(Untouched):
         `report` is told the selection score at each point of the trajectory; what it raises ends the attack. `log` is
         given the curves. `undone` is shared by the trials of a search.
         """
+        from harness.meters.memory import real_out_of_memory
         from harness.models.digest import weights_digest
 
         def score_of(model: PreTrainedModel) -> float:
@@ -137,7 +138,8 @@ class Workshop(Untouched):
                                 task=task, secret=shown, probe=probe, log=log, undone=undone)  # fmt: skip
         if attack.distributed and ranks.size() > 1:
             ranks.call(spec, target, seed, meter, folder, shown, self.data_dir)
-        attacked = attack.attack(target, context)
+        with real_out_of_memory():
+            attacked = attack.attack(target, context)
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
                                              name=f"{target.name}, attacked")  # fmt: skip
