@@ -15,7 +15,8 @@ from harness.loop.passes import count_tokens, evaluated
 from harness.loop.proof import tensor_hash, tensor_hashes
 from harness.loop.reproducible import random_state_kept, reproducible
 from harness.loop.schedule import eval_steps, plan_steps, warmup_steps
-from harness.meters.memory import memory_cap, module_bytes, real_out_of_memory
+from harness.meters.device_memory import DeviceMemory, device_memory
+from harness.meters.memory import module_bytes, real_out_of_memory
 from harness.meters.micro import MicroCost, measure_micro
 from harness.optim.optimizers import expected_state_bytes, state_bytes
 from harness.train_settings import TrainSettings
@@ -50,8 +51,9 @@ class Account(TrainerCallback):  # type: ignore[misc]
     """Charges every step, enforces the budget, scores the trajectory, and watches the gradients."""
 
     def __init__(self, model: PreTrainedModel, settings: TrainSettings, context: AttackContext, cost: MicroCost,
-                 tokens: int, steps: int) -> None:  # fmt: skip
+                 tokens: int, steps: int, memory: DeviceMemory) -> None:  # fmt: skip
         self.model, self.settings, self.context, self.steps = model, settings, context, steps
+        self.memory = memory
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.watch = GradientWatch(self.named)
         self.trajectory: list[TrajectoryPoint] = []
@@ -65,9 +67,8 @@ class Account(TrainerCallback):  # type: ignore[misc]
         """The device's peak, accounted on CPU and the allocator's on CUDA."""
         params = [p for _, p in self.named]
         gradients = sum(p.numel() * p.element_size() for p in params)
-        device = params[0].device
         accounted = module_bytes(self.model) + gradients + optimizer_bytes + self.cost.peak_bytes
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else accounted
+        peak = self.memory.peak() if params[0].is_cuda else accounted
         self.context.meter.charge(Bill(
             kept_for_backward_bytes=self.cost.kept_for_backward_bytes, optimizer_bytes=optimizer_bytes,
             peak_backward_bytes=self.cost.peak_backward_bytes, gradient_bytes=gradients, peak_device_bytes=peak,
@@ -78,7 +79,7 @@ class Account(TrainerCallback):  # type: ignore[misc]
         if self.context.probe is None or step not in self.points:
             return
         total, meter = self.context.meter.total, self.context.meter
-        with meter.pause(), random_state_kept(), evaluated(self.model), torch.no_grad():
+        with meter.pause(), random_state_kept(), evaluated(self.model), torch.no_grad(), self.memory.aside():
             score = float(self.context.probe(self.model))
         self.trajectory.append(TrajectoryPoint(step=step, tokens=total.tokens, flops=total.flops, score=score))
         self.context.log({"attack/selection_score": score}, step)
@@ -125,17 +126,18 @@ def train_by_trainer(model: PreTrainedModel, batches: Batches, settings: TrainSe
         OverBudget: the budget does not allow a single step.
     """
     with (reproducible(context.seed), evaluated(model), real_out_of_memory(),
-          memory_cap(context.device, context.meter.budget.memory)):  # fmt: skip
-        return _train(model, batches, settings, context)
+          device_memory(context.device, context.meter.budget.memory, model) as memory):  # fmt: skip
+        return _train(model, batches, settings, context, memory)
 
 
-def _train(model: PreTrainedModel, batches: Batches, settings: TrainSettings, context: AttackContext) -> TrainResult:
+def _train(model: PreTrainedModel, batches: Batches, settings: TrainSettings, context: AttackContext,
+           memory: DeviceMemory) -> TrainResult:  # fmt: skip
     first = batches(0, 0)
     tokens, parts = count_tokens(first), settings.gradient_accumulation_steps
     cost = _measure(model, first, settings, context)
     flops = parts * (cost.forward_flops + cost.backward_flops)
     steps, limit = plan_steps(settings.max_steps, context.meter.remaining(), parts * tokens, flops)
-    account = Account(model, settings, context, cost, tokens, steps)
+    account = Account(model, settings, context, cost, tokens, steps, memory)
     account.charge_memory(expected_state_bytes(settings.optim, [p for _, p in account.named]))
     before, use_cache = tensor_hashes(account.named), model.config.use_cache
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:

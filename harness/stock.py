@@ -16,7 +16,7 @@ from harness import probes, registry
 from harness.bill import Bill
 from harness.cache import Cache, digest_of
 from harness.errors import UsageError
-from harness.loop.allocator import keep_freed_memory
+from harness.loop.allocator import fixed_cublas, keep_freed_memory
 from harness.meters.meter import Meter
 from harness.plugins import LockContext, Released
 from harness.progress import Progress
@@ -54,6 +54,7 @@ class Stock:
     def __init__(self, *, cache: Cache, data_dir: Path | None, progress: Progress,
                  reporting: Reporting | None = None) -> None:  # fmt: skip
         keep_freed_memory()  # whoever has a stock is about to train
+        fixed_cublas()
         self.cache, self.data_dir, self.progress = cache, data_dir, progress
         self.reporting = reporting or Reporting()
         self.ahead: Ahead | None = None
@@ -125,8 +126,9 @@ class Stock:
         def make(entry: Path, work: Path) -> None:
             done = "training the control of" if control else f"locking {base.name} with"
             self.progress.note(f"{done} {spec.defense['name']}")
-            fresh, meter = self.base(spec), Meter()
+            fresh = self.base(spec)
             device = self.device(spec) if fits(fresh.model, self.device(spec)) else "cpu"
+            meter = Meter(device=device)
             context = LockContext(seed=derive(spec.seed, "lock"), device=device, folder=work, meter=meter,
                                   data_dir=self.data_dir, bf16=bf16, progress=self.progress, own=own,
                                   corpus=lambda split: self._corpus(spec.corpus, split))  # fmt: skip

@@ -107,7 +107,8 @@ def train(
     from harness.loop.passes import evaluated
     from harness.loop.reproducible import reproducible
     from harness.loop.run import Run
-    from harness.meters.memory import memory_cap, real_out_of_memory
+    from harness.meters.device_memory import device_memory
+    from harness.meters.memory import real_out_of_memory
 
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -121,8 +122,8 @@ def train(
         reproducible(context.seed),
         evaluated(model),
         checkpointed(model, settings.gradient_checkpointing),
-        memory_cap(context.device, context.meter.budget.memory),
         real_out_of_memory(),
+        device_memory(context.device, context.meter.budget.memory, model, beside_bytes) as memory,
     ):
         model.train()
         engine: Engine
@@ -138,7 +139,7 @@ def train(
             engine = plain_engine(settings.optim)(model, named, settings, context, loss_fn, lr_scale or {})
         try:
             run = Run(model, batches, settings, context, engine, named, label=label, probe=probe, stop=stop,
-                      beside_bytes=beside_bytes, spare_flops=spare_flops)  # fmt: skip
+                      memory=memory, beside_bytes=beside_bytes, spare_flops=spare_flops)  # fmt: skip
             return run.execute()
         finally:
             engine.close()

@@ -79,7 +79,8 @@ class Workshop(Untouched):
 
         def make(entry: Path, work: Path) -> None:
             self.progress.note(f"{spec.attack['name']} on {target.name} ({role}, replicate {replicate + 1})")
-            meter = Meter(spec.budget, spent={"search": searched.bill} if searched is not None else None)
+            spent = {"search": searched.bill} if searched is not None else None
+            meter = Meter(spec.budget, device=self.device(spec), spent=spent)
             with self.reporting.run(f"{spec.id}-{role}-{replicate + 1}", spec) as log:
                 self._attack(spec, task, target, role, seed, secret, meter, entry, work, log)
 

@@ -1,8 +1,9 @@
-"""The C library's allocator, told to keep what it has been given back."""
+"""What is set for a process before it computes: the C library's allocator, and the workspace of cuBLAS."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD, _LARGEST_INT = 32 << 20, 2**31 - 1
@@ -22,3 +23,8 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     return bool(tune(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and tune(_TRIM_THRESHOLD, _LARGEST_INT))
+
+
+def fixed_cublas() -> None:
+    """What cuBLAS needs for the same sums each time; it reads this at its first product, before any model computes."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

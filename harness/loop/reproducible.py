@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from harness.loop.allocator import fixed_cublas
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def random_state_kept() -> Iterator[None]:
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """Seed every generator, prefer deterministic kernels, and put everything back afterwards."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for the same sums each time
+    fixed_cublas()
     mode = torch.get_deterministic_debug_mode()
     switches: Any = torch.utils.deterministic
     fill = switches.fill_uninitialized_memory

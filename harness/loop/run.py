@@ -17,6 +17,7 @@ from harness.loop.proof import tensor_hash, tensor_hashes
 from harness.loop.reproducible import random_state_kept
 from harness.loop.schedule import eval_steps, learning_rates, plan_steps
 from harness.loop.snapshots import Snapshots
+from harness.meters.device_memory import DeviceMemory
 from harness.meters.flops import FlopCounter
 from harness.meters.micro import MicroCost, measure_micro
 from harness.train_settings import TrainSettings
@@ -57,12 +58,13 @@ class Run:
         label: str,
         probe: Callable[[Any], float] | None,
         stop: Callable[[int], bool] | None,
+        memory: DeviceMemory,
         beside_bytes: int,
         spare_flops: float,
     ) -> None:
         self._model, self._batches, self._settings, self._context = model, batches, settings, context
         self._engine, self._named, self._label, self._probe, self._stop = engine, named, label, probe, stop
-        self._meter, self._beside = context.meter, beside_bytes
+        self._meter, self._memory, self._beside = context.meter, memory, beside_bytes
         self._costs: dict[tuple[Any, ...], MicroCost] = {}
         self._spare, self._dearest = spare_flops * settings.gradient_accumulation_steps, 0.0
         self._spent, self._resumed_at = Bill(), -1
@@ -167,7 +169,7 @@ class Run:
         """Gradients, optimizer state and the peak on the device: accounted on CPU, the allocator's on CUDA."""
         optimizer, device = self._engine.optimizer_bytes(), self._engine.device
         if device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(device)
+            peak = self._memory.peak()
         else:
             on_device = optimizer - self._engine.offloaded_bytes()
             peak = self._engine.resident_bytes() + self._beside + on_device + activations
@@ -194,7 +196,8 @@ class Run:
         if not self._points or self._probe is None:
             return
         total = self._meter.total
-        with self._meter.pause(), random_state_kept(), evaluated(self._model), torch.no_grad(), self._engine.gathered():
+        with (self._meter.pause(), random_state_kept(), evaluated(self._model), torch.no_grad(),
+              self._engine.gathered(), self._memory.aside()):  # fmt: skip
             score = float(self._probe(self._model))
         self._state.trajectory.append(
             TrajectoryPoint(step=self._state.step, tokens=total.tokens, flops=total.flops, score=score))  # fmt: skip

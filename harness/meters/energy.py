@@ -62,11 +62,20 @@ def _nvml(device: str) -> Any:
         return None
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device.partition(":")[2] or 0))
+        handle = pynvml.nvmlDeviceGetHandleByUUID(_uuid(device))
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return None
     return handle
+
+
+def _uuid(device: str) -> str:
+    """What names a GPU for both: NVML numbers all of the machine, torch those that CUDA_VISIBLE_DEVICES leaves."""
+    import torch
+
+    from harness.meters.device_memory import cuda_index
+
+    return f"GPU-{torch.cuda.get_device_properties(cuda_index(device)).uuid}"
 
 
 def _device_joules(handle: Any) -> float:

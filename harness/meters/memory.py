@@ -48,23 +48,6 @@ def real_out_of_memory() -> Iterator[None]:
         raise OutOfMemory(f"the machine ran out of memory: {error}") from error
 
 
-@contextmanager
-def memory_cap(device: str, limit: int | None) -> Iterator[None]:
-    """On CUDA, count the peak from here on and make the allocator refuse more than `limit` bytes; else nothing."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    total = torch.cuda.get_device_properties(device).total_memory
-    before = torch.cuda.get_per_process_memory_fraction(device)
-    torch.cuda.set_per_process_memory_fraction(min(before, (limit or total) / total), device)
-    try:
-        yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(before, device)
-
-
 class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage that is born inside the mode until it dies.
 

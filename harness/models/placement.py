@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.meters.device_memory import cuda_index
 from harness.meters.memory import module_bytes
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ CARRIER = "_lockbench_carrier"
 
 def free_bytes(device: str) -> int:
     """Bytes that this process may still allocate on a CUDA device, the allocator's unused blocks included."""
-    free, total = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-    return min(free + unused, allowed - torch.cuda.memory_allocated(device))
+    index = cuda_index(device)
+    free, total = torch.cuda.mem_get_info(index)
+    taken = torch.cuda.memory_allocated(index)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(index) * total)
+    return min(free + torch.cuda.memory_reserved(index) - taken, allowed - taken)
 
 
 def fits(model: torch.nn.Module, device: str) -> bool:

@@ -69,7 +69,8 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
         study = Study(work, spec.search, derive(spec.seed, "search"), spec.attack)
         keeper = Keeper(workshop, spec, base()) if keeping else None
         attempt = _attempt(workshop, spec, task, fresh, seed, secret, work, keeper)
-        trials = run_trials(study, spec.search.trials, spec.budget, attempt, workshop.progress.note)
+        trials = run_trials(study, spec.search.trials, spec.budget, attempt, workshop.progress.note,
+                            workshop.device(spec))  # fmt: skip
         (entry / _FOUND).write_text(curve(trials, spec.attack).model_dump_json(indent=1))
         shutil.copy(work / JOURNAL, entry / JOURNAL)
 

@@ -20,7 +20,7 @@ class Attempt(Protocol):
 
 
 def run_trials(study: Study, trials: int, budget: Budget, attempt: Attempt,
-               note: Callable[[str], None] = lambda text: None) -> list[Trial]:  # fmt: skip
+               note: Callable[[str], None] = lambda text: None, device: str = "cpu") -> list[Trial]:  # fmt: skip
     """Make trials until `trials` have ended; those that an earlier call ended count.
 
     Args:
@@ -30,11 +30,12 @@ def run_trials(study: Study, trials: int, budget: Budget, attempt: Attempt,
             the attack.
         attempt: runs one.
         note: called with a line about each.
+        device: whose energy is on the bills.
     """
     part = budget.part(trials + 1)
     while (number := len(done := study.done)) < trials:
         asked = study.ask()
-        trial = _one(number, asked, Meter(part), attempt)
+        trial = _one(number, asked, Meter(part, device=device), attempt)
         study.tell(asked, trial)
         shown = f"score {trial.score:.6g}" if trial.score is not None else f"{trial.outcome}: {trial.reason}"
         note(f"trial {number + 1}/{trials}: {shown}")

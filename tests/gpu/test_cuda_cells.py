@@ -82,6 +82,18 @@ def test_the_memory_budget_is_the_allocators(tmp_path: Path) -> None:
     assert record.status == "out_of_memory"
 
 
+def test_what_others_keep_on_the_device_is_not_the_attackers(tmp_path: Path) -> None:
+    budget = {"memory": 100 << 20}
+    alone = cell(saved(tmp_path / "model"), tmp_path / "alone", budget=budget)
+    others = torch.zeros(200 << 20, dtype=torch.uint8, device="cuda")
+    beside = cell(str(tmp_path / "model"), tmp_path / "beside", budget=budget)
+    assert others.is_cuda
+    assert scores(beside) == scores(alone)
+    peaks = [record.cost.attack.peak_device_bytes for record in (alone, beside) if record.cost.attack]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.05)
+    assert 0 < (peaks[0] or 0) < 100 << 20
+
+
 def test_bf16_trains_on_master_weights_in_float32(tmp_path: Path) -> None:
     model = saved(tmp_path / "model")
     on = {precision: cell(model, tmp_path / precision, precision=precision) for precision in ("fp32", "bf16")}
