@@ -5,7 +5,9 @@ taking turns. Timed from the built model to the trained one, what each side sets
 a machine that does nothing else; `--json docs/data/training_speed.json` is what docs/measured.md shows. The stages of
 DLR-Lock have no counterpart in the Trainer: only their share of the matrix-multiply rate is measured.
 
-    python benchmarks/training_speed.py [--repeats 5] [--steps 60] [--threads 2] [--json FILE]
+    python benchmarks/training_speed.py [--repeats 5] [--steps 60] [--threads 2] [--device cuda] [--json FILE]
+
+On a GPU the model has SmolLM2-135M's shape (30 layers), on sequences of 1,024 tokens; the lock's stages are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-BATCH, LENGTH, VOCAB, RATE = 8, 128, 2048, 1e-3
+BATCH, VOCAB, RATE = 8, 2048, 1e-3
+LENGTH = {"cpu": 128, "cuda": 1024}
+SHAPE = {"cpu": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4,
+                 "num_key_value_heads": 2, "vocab_size": VOCAB},
+         "cuda": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+                  "num_key_value_heads": 3, "vocab_size": 49152}}  # fmt: skip
 METHODS, PRECISIONS, SIDES = ("full", "lora"), ("fp32", "bf16"), ("ours", "trainer")
 STAGES = ("module", "polish")
 """Of DLR-Lock: module-wise distillation, and the end-to-end polish."""
@@ -34,14 +41,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--device", choices=tuple(SHAPE), default="cpu")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=3, metavar=("SIDE", "METHOD", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(_child(*options.child, steps=options.steps)))
+        print(json.dumps(_child(*options.child, options.device, steps=options.steps)))
         return
-    pairs = [_pair(method, precision, options) for method in METHODS for precision in PRECISIONS]
-    locks = [_stage(stage, options) for stage in STAGES]
+    pairs = [_pair(method, precision, options) for method in options.methods for precision in PRECISIONS]
+    locks = [_stage(stage, options) for stage in STAGES if options.device == "cpu"]
     from tabulate import tabulate
 
     for rows in (pairs, locks):
@@ -90,7 +99,8 @@ def _pair(method: str, precision: str, options: argparse.Namespace) -> dict[str,
 
 def _spawn(side: str, method: str, precision: str, options: argparse.Namespace) -> dict[str, float]:
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, "--steps", str(options.steps), "--child", side, method, precision]
+    command = [sys.executable, __file__, "--steps", str(options.steps), "--device", options.device,
+               "--child", side, method, precision]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -99,22 +109,24 @@ def _spawn(side: str, method: str, precision: str, options: argparse.Namespace) 
     return result
 
 
-def _child(side: str, method: str, precision: str, *, steps: int) -> dict[str, float]:
+def _child(side: str, method: str, precision: str, device: str, *, steps: int) -> dict[str, float]:
     import torch
 
     if method in STAGES:
         return _lock(method, steps)
 
-    model, batches = _model(method), _batches()
-    before = _matmul_rate(precision)
+    model, batches = _model(method, device), _batches(device)
+    before = _matmul_rate(precision, device)
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
         run = _ours if side == "ours" else _trainer
-        last = run(model, batches, Path(folder), steps, precision == "bf16")
+        last = run(model, batches, Path(folder), steps, precision == "bf16", device)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    flops = steps * _flops(_model(method), batches)
-    rate = max(before, _matmul_rate(precision))
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    flops = steps * _flops(_model(method, device), batches)
+    rate = max(before, _matmul_rate(precision, device))
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak, "last_loss": last,
             "share": flops / seconds / rate, "threads": torch.get_num_threads()}  # fmt: skip
 
@@ -134,14 +146,13 @@ def _lock(stage: str, steps: int) -> dict[str, float]:
     return {"seconds": bill.seconds, "cpu_seconds": cpu_seconds, "share": bill.flops / bill.seconds / rate}
 
 
-def _model(method: str) -> Any:
+def _model(method: str, device: str) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=VOCAB, hidden_size=128, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=512))  # fmt: skip
+    config = LlamaConfig(**SHAPE[device], tie_word_embeddings=True, max_position_embeddings=4 * LENGTH[device])
+    model = LlamaForCausalLM(config).to(device)
     if method == "full":
         return model
     from peft import LoraConfig, get_peft_model
@@ -149,26 +160,27 @@ def _model(method: str) -> Any:
     return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
 
 
-def _batches() -> Any:
+def _batches(device: str) -> Any:
     import numpy as np
 
     from harness.packing import PackedBlocks
 
     ramp = np.arange(400_000) % 997  # learnable, so that the losses of both sides mean something
-    return PackedBlocks((ramp * 2039) % VOCAB, block_size=LENGTH, batch_size=BATCH, seed=0)
+    return PackedBlocks((ramp * 2039) % VOCAB, block_size=LENGTH[device], batch_size=BATCH, seed=0)
 
 
-def _ours(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> float:
+def _ours(model: Any, batches: Any, folder: Path, steps: int, bf16: bool, device: str) -> float:
     from harness.meters.meter import Meter
     from harness.plugins import Context
     from harness.training import TrainSettings, train
 
-    context = Context(seed=0, device="cpu", folder=folder, meter=Meter(), bf16=bf16)
-    settings = TrainSettings(learning_rate=RATE, max_steps=steps, per_device_train_batch_size=BATCH, block_size=LENGTH)
+    context = Context(seed=0, device=device, folder=folder, meter=Meter(), bf16=bf16)
+    settings = TrainSettings(learning_rate=RATE, max_steps=steps, per_device_train_batch_size=BATCH,
+                             block_size=LENGTH[device])  # fmt: skip
     return train(model, batches, settings, context).losses[-1]
 
 
-def _trainer(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> float:
+def _trainer(model: Any, batches: Any, folder: Path, steps: int, bf16: bool, device: str) -> float:
     from transformers import Trainer, TrainingArguments, default_data_collator
 
     from harness.loop.schedule import warmup_steps
@@ -176,7 +188,7 @@ def _trainer(model: Any, batches: Any, folder: Path, steps: int, bf16: bool) -> 
     micros = [batches(step, 0) for step in range(steps)]
     rows = [{key: value[row] for key, value in micro.items()} for micro in micros for row in range(BATCH)]
     arguments = TrainingArguments(
-        output_dir=str(folder), use_cpu=True, bf16=bf16, per_device_train_batch_size=BATCH, max_steps=steps,
+        output_dir=str(folder), use_cpu=device == "cpu", bf16=bf16, per_device_train_batch_size=BATCH, max_steps=steps,
         learning_rate=RATE, lr_scheduler_type="cosine", warmup_steps=warmup_steps(steps, 0.05), weight_decay=0.0,
         optim="adamw_torch_fused", max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to=[],
         disable_tqdm=True, seed=0, train_sampling_strategy="sequential")  # fmt: skip
@@ -190,20 +202,24 @@ def _flops(model: Any, batches: Any) -> int:
 
     from harness.meters.micro import measure_micro
 
-    batch, params = batches(0, 0), list(model.parameters())
+    params = list(model.parameters())
+    batch = {key: value.to(params[0].device) for key, value in batches(0, 0).items()}
     _, cost = measure_micro(lambda: model(**batch, use_cache=False).loss, torch.Tensor.backward, params)
     return cost.forward_flops + cost.backward_flops
 
 
-def _matmul_rate(precision: str, size: int = 1024, seconds: float = 1.0) -> float:
+def _matmul_rate(precision: str, device: str = "cpu", seconds: float = 1.0) -> float:
     """FLOPs a second of a square product, the fastest of many."""
     import torch
 
-    a = torch.randn(size, size, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    size = 1024 if device == "cpu" else 8192
+    a = torch.randn(size, size, dtype=torch.bfloat16 if precision == "bf16" else torch.float32, device=device)
     best, stop = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < stop:
         start = time.perf_counter()
         torch.mm(a, a)
+        if device == "cuda":
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 

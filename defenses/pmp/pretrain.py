@@ -55,14 +55,14 @@ def pretrain_masked(base: Released, settings: PMPSettings, context: LockContext)
     trained = sum(int(part.sum()) for part in mask.values())
     report |= {"masked_parameters": sum(part.numel() for part in mask.values()), "ticket": trained,
                "complement_norm": complement.norm()}  # fmt: skip
-    return Locked(model=model, secret=pack(mask), report=report | _told(result))
+    return Locked(model=model.eval(), secret=pack(mask), report=report | _told(result))
 
 
 def pretrain_dense(base: Released, settings: PMPSettings, context: LockContext) -> Locked:
     """The control: everything trains, from the same initial weights on the same tokens in the same order."""
     model = initial_model(base.model, init_seed(context.seed)).to(context.device)
     result = train(model, _batches(base, settings, context), settings, context, label="pretrain the control")
-    return Locked(model=model, report=_told(result))
+    return Locked(model=model.eval(), report=_told(result))
 
 
 def _batches(base: Released, settings: PMPSettings, context: LockContext, *,

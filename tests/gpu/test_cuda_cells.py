@@ -79,7 +79,7 @@ def test_the_same_cell_again_has_the_same_bits(tmp_path: Path) -> None:
 
 def test_the_memory_budget_is_the_allocators(tmp_path: Path) -> None:
     record = cell(saved(tmp_path / "model"), tmp_path, budget={"memory": 600 << 10})
-    assert record.status == "out_of_memory"
+    assert record.status == "out_of_memory", record.status_reason
 
 
 def test_what_others_keep_on_the_device_is_not_the_attackers(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_model_too_large_for_the_device_is_attacked_by_offload_alone(tmp_path:
     quick = {"max_steps": 3, "eval_points": 1, "learning_rate": 1e-4}
     shared = {"replicates": 1, "precision": "fp32"}
     full = cell(name, tmp_path, attack=quick, **shared)
-    assert full.status == "out_of_memory"
+    assert full.status == "out_of_memory", full.status_reason
     record = cell(name, tmp_path, attack={**quick, "name": "offload", "zero_stage": 3}, **shared)
     assert record.status == "complete", record.status_reason
     assert record.cost.attack is not None

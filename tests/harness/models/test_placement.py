@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import family_cases
 import pytest
 import torch
 from attack_cases import lock_like_dlr, lock_like_specdef, random_gpt2, released
+from cell_cases import QUICK
 from classifier_cases import small_resnet, squares
 
+from harness.cache import Cache
+from harness.cell import run_cell
 from harness.meters.memory import module_bytes, tensor_bytes
 from harness.models.placement import Carrier, carrier_of, fits, on_device, place
+from harness.progress import Progress
+from harness.records.record import Record
+from harness.spec import resolve
 from harness.tasks.loglikelihood import continuation_logprobs, greedy_texts
-from harness.testing import random_llama
+from harness.testing import byte_tokenizer, random_llama
 from harness.utility.lm_eval_bridge import run_tasks
 from harness.utility.spec import UtilitySpec
+from harness.workshop import Workshop
 
 LOCKED = {"dlr": lambda: lock_like_dlr(random_llama()), "dlr_gpt2": lambda: lock_like_dlr(random_gpt2()),
           "specdef_reparam": lambda: lock_like_specdef(random_llama())}  # fmt: skip
@@ -105,3 +113,30 @@ def test_what_fits_is_moved_whole_and_host_memory_is_never_too_small(monkeypatch
     assert place(model, "cuda") is model
     monkeypatch.setattr("harness.models.placement.free_bytes", lambda device: 2 * module_bytes(model))
     assert fits(model, "cuda")
+
+
+def test_a_whole_cell_on_carried_weights_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Utility, fidelity, the attacker's task and the points of the trajectory are all scored by carrying."""
+    random_llama().save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    spec = resolve({**QUICK, "model": {"name": str(tmp_path / "model")}, "defense": {"name": "specdef_reparam"}})
+
+    def ran(folder: Path) -> Record:
+        workshop = Workshop(cache=Cache(folder / "cache"), data_dir=None, progress=Progress(quiet=True))
+        record = run_cell(spec, out=folder / "out", workshop=workshop)
+        assert record.status == "complete", record.status_reason
+        return record
+
+    lying, carriers = ran(tmp_path / "lying"), []
+
+    def carried(model: Any, device: str) -> Any:
+        carriers.append(Carrier(device))
+        return carriers[-1].carrying(model)
+
+    monkeypatch.setattr("harness.models.placement.on_device", carried)
+    other = ran(tmp_path / "carried")
+    assert len(carriers) > 10
+    assert all(carrier.most_bytes > 0 for carrier in carriers)
+    assert other.provenance.weights == lying.provenance.weights
+    assert [point.score for point in other.trajectory] == pytest.approx([point.score for point in lying.trajectory])
+    assert other.recovery.value == pytest.approx(lying.recovery.value, rel=1e-4)
