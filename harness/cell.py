@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import probes
-from harness.errors import Outcome, UsageError
+from harness.errors import Outcome, UsageError, without_frames
 from harness.files import cannot_write, confined
 from harness.plugins import Released
 from harness.records import provenance
-from harness.records.draft import Draft
+from harness.records.draft import Draft, Known
 from harness.records.items import Item, Side
 from harness.records.record import Record
 from harness.records.record_files import finished
@@ -23,7 +24,7 @@ from harness.threads import threads_for
 
 if TYPE_CHECKING:
     from harness.utility import UtilityScores
-    from harness.workshop import Run, Workshop
+    from harness.workshop import Lock, Run, Workshop
 
 
 def run_cell(spec: Spec, *, out: Path, workshop: Workshop, contained: bool = False) -> Record:
@@ -54,7 +55,7 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop, contained: bool = Fal
         _fill(draft, workshop)
     except Outcome as outcome:
         status, reason = outcome.status, str(outcome)  # type: ignore[assignment]
-        draft.ended = outcome
+        draft.ended = without_frames(outcome)
     except KeyboardInterrupt:
         draft.write(folder, "interrupted", "interrupted from outside")
         raise
@@ -67,6 +68,8 @@ def run_cell(spec: Spec, *, out: Path, workshop: Workshop, contained: bool = Fal
             raise
         status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"
         draft.log.append(traceback.format_exc())
+    if status != "complete":
+        gc.collect()  # what failed in mid-training left a model behind, in frames that refer to each other
     record = draft.write(folder, status, reason)
     workshop.reporting.record(record, spec)
     return record
@@ -89,10 +92,23 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
     spec = draft.spec
     if workshop.ahead is not None and (spec.device == "cpu" or not probes.gpu_files()):
         workshop.ahead.start()  # before torch is imported here, which a worker does meanwhile
-    ahead = workshop.ahead if workshop.device(spec) == "cpu" else None
+    draft.device = provenance.accelerator(workshop.device(spec))
+    lock, control = _compared(draft, workshop)
+    secret = workshop.secret(lock)
+    models: dict[Side, Callable[[], Released]] = {"reference": lambda: workshop.unlocked(spec, control),
+                                                  "attacked": lambda: workshop.locked(spec, lock)}  # fmt: skip
+    _attacks(draft, workshop, "reference", models, None)  # first: other cells share it
+    _attacks(draft, workshop, "attacked", models, secret)
+
+
+def _compared(draft: Draft, workshop: Workshop) -> tuple[Lock, Lock | None]:
+    """Make and score what is not attacked. Neither model outlives this: the attacks have the memory to themselves."""
+    spec, device = draft.spec, workshop.device(draft.spec)
+    ahead = workshop.ahead if device == "cpu" else None
     model, pretrains = workshop.base(spec), spec.build_defense().pretrains
     draft.control = control = workshop.lock(spec, model, control=True) if pretrains else None
-    draft.base = base = workshop.unlocked(spec, control) if control else model
+    base = workshop.unlocked(spec, control) if control else model
+    draft.base = Known.of(base)
     draft.parameters = (base.model.num_parameters(), None)
     if ahead is not None and threads_for(base.model.num_parameters()) == 1:
         ahead.start()
@@ -100,15 +116,12 @@ def _fill(draft: Draft, workshop: Workshop) -> None:
         workshop.lock(spec, model)  # first: everything but the references waits for it
     _untouched(draft, workshop, base, "base")
     draft.lock = lock = workshop.lock(spec, model)
-    draft.locked = locked = workshop.locked(spec, lock)
+    locked = workshop.locked(spec, lock)
+    draft.locked = Known.of(locked)
     draft.parameters = (base.model.num_parameters(), locked.model.num_parameters())
     _untouched(draft, workshop, locked, "locked")
     draft.fidelity = _fidelity(workshop, spec, base, locked)
-    secret = workshop.secret(lock)
-    models: dict[Side, Callable[[], Released]] = {"reference": lambda: workshop.unlocked(spec, control),
-                                                  "attacked": lambda: workshop.locked(spec, lock)}  # fmt: skip
-    _attacks(draft, workshop, "reference", models, None)  # first: other cells share it
-    _attacks(draft, workshop, "attacked", models, secret)
+    return lock, control
 
 
 def _attacks(draft: Draft, workshop: Workshop, role: Side, models: Mapping[Side, Callable[[], Released]],

@@ -40,3 +40,9 @@ class Unavailable(Outcome):
     """This machine lacks something that the cell needs; the reason names it."""
 
     status = "unavailable"
+
+
+def without_frames(error: Outcome) -> Outcome:
+    """The outcome without its traceback and causes, whose frames keep alive whatever was at work (a model, say)."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

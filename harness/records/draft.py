@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from harness.workshop import Lock, Run
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a record says of a model, without the model."""
+
+    digest: str
+    name: str
+    family: str
+    """Name of its class."""
+
+    @classmethod
+    def of(cls, released: Released) -> Known:
+        """Of a model in memory."""
+        return cls(released.digest, released.name, type(released.model).__name__)
+
+
 @dataclass
 class Draft:
     """What is known so far; a cell that ends early is recorded with what it has."""
@@ -32,8 +47,10 @@ class Draft:
     spec: Spec
     task: Task
     started: str
-    base: Released | None = None
-    locked: Released | None = None
+    device: str | None = None
+    """Name of the accelerator."""
+    base: Known | None = None
+    locked: Known | None = None
     lock: Lock | None = None
     control: Lock | None = None
     parameters: tuple[int | None, int | None] = (None, None)
@@ -65,7 +82,7 @@ class Draft:
             started=self.started, finished=provenance.utc_now(), data={spec.task["name"]: task.digest()},
             weights=weights, seeds={side: [run.seed for run in runs] for side, runs in _sides(self)},
             knowledge=spec.build_attack().knowledge.value,
-            targets=self.attacked[0].targets if self.attacked else [], threads=threads)  # fmt: skip
+            targets=self.attacked[0].targets if self.attacked else [], threads=threads, device=self.device)  # fmt: skip
         record = Record(
             id=spec.id, status=status, status_reason=reason, spec=spec.model_dump(mode="json"), model=_model(self),
             fidelity=self.fidelity, utility=utility, task=_task_info(spec, task), score=numbers.score,
@@ -101,7 +118,7 @@ def _task_info(spec: Spec, task: Task) -> TaskInfo:
 
 def _model(draft: Draft) -> ModelInfo:
     name, (parameters, locked) = draft.spec.model.name, draft.parameters
-    family = type(draft.base.model).__name__ if draft.base else None
+    family = draft.base.family if draft.base else None
     control = draft.base.name if draft.base and draft.control else None
     return ModelInfo(name=name, parameters=parameters, locked_parameters=locked, dtype=draft.spec.model.dtype,
                      family=family, control=control)  # fmt: skip

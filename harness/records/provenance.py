@@ -156,6 +156,15 @@ def machine(threads: int | None = None, device: str | None = None) -> Machine:
                    python=platform.python_version())  # fmt: skip
 
 
+def accelerator(device: str) -> str | None:
+    """The name of a CUDA device, as the driver gives it; None for the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

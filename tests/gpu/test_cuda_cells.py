@@ -6,6 +6,7 @@ tests/defenses/test_conformance.py`.
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,13 @@ def test_a_cell_says_on_cuda_what_it_says_on_the_cpu(defense: dict[str, Any], tm
     assert bills[0] is not None
     assert bills[1] is not None
     assert (bills[0].tokens, bills[0].steps) == (bills[1].tokens, bills[1].steps)
-    assert bills[1].flops == pytest.approx(bills[0].flops, rel=0.01)
+    # A fused attention kernel repeats one product of five in its backward pass; the device chooses the kernel.
+    assert bills[1].flops == pytest.approx(bills[0].flops, rel=0.05)
     assert (bills[1].peak_device_bytes or 0) > 0
     if probes.check("energy") is None:
         assert (bills[1].energy_joules or 0) > 0
-    assert torch.cuda.get_device_name() in str(on["cuda"].provenance.machine.device)
+    assert on["cuda"].provenance.machine.device == torch.cuda.get_device_name()
+    assert on["cpu"].provenance.machine.device is None
 
 
 def test_the_same_cell_again_has_the_same_bits(tmp_path: Path) -> None:
@@ -104,6 +107,7 @@ def test_bf16_trains_on_master_weights_in_float32(tmp_path: Path) -> None:
 @pytest.fixture
 def small_device() -> Any:
     """A device with `ROOM` bytes."""
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(ROOM / torch.cuda.get_device_properties(0).total_memory)
     yield

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,43 @@ def test_killed_at_any_moment_and_run_again_finishes_with_the_same_scores(model:
     assert finished.status == other.status == "complete"
     assert (finished.score, finished.recovery) == (other.score, other.recovery)
     assert finished.provenance.weights == other.provenance.weights
+
+
+OUTCOMES = [({}, "complete", 4), ({"memory": 600 << 10}, "out_of_memory", 1)]
+
+
+@pytest.mark.parametrize(("budget", "status", "attacks"), OUTCOMES)
+def test_no_model_outlives_its_part_of_the_cell(
+    model: str, budget: dict[str, int], status: str, attacks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base and locked model are gone when the attacks start, an attacked one when the next starts and the cell ends,
+    out of memory or not: on a GPU what is kept would be missing to the next."""
+    import gc
+    import weakref
+
+    import harness.models.load as loading
+
+    with suppress(ImportError):  # what it logs at import holds every frame of the importer, and pytest holds the log
+        import bitsandbytes  # noqa: F401
+
+    real, alive = loading.load_model, []
+    born: list[weakref.ref[Any]] = []
+
+    def living() -> int:
+        gc.collect()
+        return sum(ref() is not None for ref in born)
+
+    def load(*args: Any, **options: Any) -> Released:
+        alive.append(living())
+        found = real(*args, **options)
+        born.append(weakref.ref(found.model))
+        return found
+
+    monkeypatch.setattr(loading, "load_model", load)
+    workshop = Workshop(cache=Cache(tmp_path / "cache"), data_dir=None, progress=Progress(quiet=True))
+    spec = spec_of(model, budget=budget, defense={"name": "specdef_reparam"})
+    record = run_cell(spec, out=tmp_path, workshop=workshop)
+    assert record.status == status
+    assert living() == 0
+    assert alive[-attacks:] == [0] * attacks
+    assert len(alive) > attacks
