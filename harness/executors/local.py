@@ -19,6 +19,7 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from harness import probes
 from harness.executors.base import Ended, Event, Place, Work
 from harness.executors.child import kill_group, live
 from harness.executors.work import work
@@ -27,15 +28,17 @@ from harness.progress import Progress
 
 PATIENCE = 5.0
 """Seconds that a job has to leave in good order when all is stopped."""
-PRELOAD = ("harness.executors.server", "torch", "numpy", "scipy.stats", "pyarrow.parquet", "transformers",
-           "transformers.modeling_utils",
-           "transformers.generation.utils", "tokenizers", "accelerate", "peft", "lm_eval.evaluator",
-           "harness.executors.child", "harness.cell", "harness.workshop", "harness.planning.pieces", "harness.loop.run",
-           "harness.loop.engine", "harness.finetune", "harness.models.load", "harness.models.save",
-           "harness.utility.fidelity",
-           "harness.utility.lm_eval_bridge", "harness.meters.energy", "torch._inductor.config")  # fmt: skip
+DEVICE_FREE = ("harness.executors.server", "torch", "numpy", "scipy.stats", "pyarrow.parquet", "transformers",
+               "transformers.modeling_utils", "transformers.generation.utils", "tokenizers", "accelerate",
+               "harness.executors.child", "harness.cell", "harness.workshop", "harness.planning.pieces",
+               "harness.loop.run", "harness.loop.engine", "harness.finetune", "harness.models.load",
+               "harness.models.save", "harness.utility.fidelity", "harness.meters.energy",
+               "torch._inductor.config")  # fmt: skip
 """Modules that nearly every cell imports; none touches a device, or starts a thread that a fork would miss (Arrow's
 pools start anew in a child)."""
+PRELOAD = (*DEVICE_FREE, "peft", "lm_eval.evaluator", "harness.utility.lm_eval_bridge")
+"""And those that import bitsandbytes, which asks a GPU, where there is one, what it is: no process that is forked after
+that can use it."""
 
 
 @dataclass
@@ -55,12 +58,13 @@ class LocalExecutor:
             place: where jobs find and leave their files.
             slots: processes at once.
             run: what is done for a job.
-            preload: modules that the server imports.
+            preload: modules that the server imports; on a machine with a GPU only those of `DEVICE_FREE`.
         """
         self.slots = slots
         self._place, self._run = place, run
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload(
+            [name for name in preload if name in DEVICE_FREE or not probes.gpu_files()])  # fmt: skip
         self._running: dict[str, _Running] = {}
         self._unstarted: list[Event] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from cheap_cells import cheap_grid, cheap_model, environment, matrix_command
 from processes import alive, descendants
 
+from harness.executors.base import Place
+from harness.executors.local import LocalExecutor
 from harness.records.record import Record
 from harness.records.record_files import read_record
 
@@ -94,3 +97,41 @@ def test_a_killed_command_leaves_nobody_behind_and_two_share_what_is_left(model:
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+
+
+ASKED = """
+import importlib, sys
+import torch
+asked = []
+for name in ("is_available", "is_initialized", "_lazy_init", "get_device_capability", "get_device_properties"):
+    def told(*args, name=name, real=getattr(torch.cuda, name), **options):
+        asked.append(name)
+        return real(*args, **options)
+    setattr(torch.cuda, name, told)
+from harness.executors.local import DEVICE_FREE
+for name in DEVICE_FREE:
+    importlib.import_module(name)
+print(asked, "bitsandbytes" in sys.modules, "deepspeed" in sys.modules)
+"""
+
+
+def test_the_server_asks_no_gpu_anything_before_it_forks() -> None:
+    """CUDA does not work in a process that is forked from one that has started its driver."""
+    done = subprocess.run([sys.executable, "-c", ASKED], check=True, capture_output=True, text=True, env=environment())
+    assert done.stdout.splitlines()[-1] == "[] False False"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_where_there_is_a_gpu_the_server_imports_less(
+    gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    from harness.executors.local import DEVICE_FREE, PRELOAD
+
+    asked: list[str] = []
+    server = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(type(server), "set_forkserver_preload", lambda self, names: asked.extend(names))
+    monkeypatch.setattr("harness.probes.gpu_files", lambda: gpu)
+    LocalExecutor(Place(out=tmp_path, cache=tmp_path, data_dir=None), preload=[*PRELOAD, "attacks.lora"])
+    assert asked == ([*DEVICE_FREE] if gpu else [*PRELOAD, "attacks.lora"])
