@@ -48,6 +48,8 @@ def globals_kept(device: str) -> Iterator[None]:
     environment, threads = dict(os.environ), torch.get_num_threads()
     linear = torch.nn.functional.linear
     alone = ranks.size() == 1
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]  # `accelerate launch` and its config file: of what they ask we set all ourselves
     os.environ.update({key: value for key, value in _ENVIRONMENT.items() if alone or key not in _LAUNCHERS})
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(default_root() / "torch_extensions"))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
