@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
 from attack_cases import attacked, build, context, released
 
 from harness import probes
@@ -19,3 +22,13 @@ def test_same_trajectory_as_full(stage: int, model: str) -> None:
     assert result.report == {"zero_stage": stage}
     full = attacked("full", model)[1].meter.bills["attack"]
     assert where.meter.bills["attack"].peak_device_bytes < full.peak_device_bytes
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_same_under_bf16(stage: int) -> None:
+    """DeepSpeed computes in bf16 on fp32 masters, as autocast does; the parts of ZeRO-3 are bf16 from the start."""
+    plain, split = (build(name, **given).attack(released("llama"), dataclasses.replace(context(), bf16=True))
+                    for name, given in (("full", {}), ("offload", {"zero_stage": stage})))  # fmt: skip
+    assert list(split.training.losses) == pytest.approx(list(plain.training.losses), rel=5e-3)
+    assert not split.training.unmoved
+    assert {p.dtype for p in split.model.parameters()} == {torch.float32}
