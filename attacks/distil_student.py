@@ -48,6 +48,8 @@ class DistilStudent(Attack):
         from harness.finetune import finetune
 
         student, report = context.undo(lambda seen: _distilled(released, seen, context), self.settings)
+        if student is not released.model:
+            released.model.to(device="cpu")  # the teacher has done its part
         targets = unfreeze(student)
         training = finetune(student, released.tokenizer, context, self.settings)
         return Attacked(model=finish(student), training=training, targets=targets, report=report)

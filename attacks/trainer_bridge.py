@@ -126,8 +126,11 @@ def train_by_trainer(model: PreTrainedModel, batches: Batches, settings: TrainSe
         OverBudget: the budget does not allow a single step.
     """
     with (reproducible(context.seed), evaluated(model), real_out_of_memory(),
-          device_memory(context.device, context.meter.budget.memory, model) as memory):  # fmt: skip
-        return _train(model, batches, settings, context, memory)
+          device_memory(context, model) as memory):  # fmt: skip
+        try:
+            return _train(model, batches, settings, context, memory)
+        finally:
+            context.meter.charge(Bill(peak_device_bytes=memory.peak() or None))
 
 
 def _train(model: PreTrainedModel, batches: Batches, settings: TrainSettings, context: AttackContext,

@@ -66,6 +66,7 @@ def longer_and_longer(name: str, settings: Any, released: Released, context: Att
     kind = registry.attacks().get(name)
     fields = {key: value for key, value in settings.model_dump().items() if key in kind.Settings.model_fields}
     context = replace(context, undone=context.undone or Undone(paid_again=False))
+    released.model.to(device="cpu")  # each run takes a copy of its own to the device
     trained: list[TrainResult] = []
     best, kept = 0, None
     for doubling in range(settings.doublings + 1):

@@ -12,6 +12,7 @@ from harness.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.meters.device_memory import DeviceMemory
     from harness.meters.meter import Meter
     from harness.plugins import Task
     from harness.search.undone import Undoing, Undone
@@ -49,6 +50,8 @@ class Context:
     """Resolved precision: True trains under bf16 autocast with fp32 master weights."""
     progress: Callable[[str, int, int], None] = lambda label, done, total: None
     """Called with (label, done, total); draws a bar where there is a terminal."""
+    memory: DeviceMemory | None = None
+    """What is counted and capped of the device since the attack began; None: training counts for itself."""
     log: Callable[[Mapping[str, float], int], None] = lambda values, step: None
     """Called with ({name: number}, step): curves for `--report_to`; costs the attacker nothing."""
 

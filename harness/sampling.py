@@ -18,6 +18,19 @@ ROWS = 384
 """Sequences sampled at once, at most: a step of decoding costs about the same for one as for hundreds."""
 
 
+def _rows(model: PreTrainedModel, length: int, device: str) -> int:
+    """`ROWS`, or as many as have room on a CUDA device with their keys and values, in half of what is free there."""
+    if not device.startswith("cuda"):
+        return ROWS
+    from harness.models.placement import free_bytes
+
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = int(2 * 4 * length * config.num_hidden_layers * heads * size)
+    return max(1, min(ROWS, free_bytes(device) // 2 // row))
+
+
 def sample_blocks(model: PreTrainedModel, tokens: int, length: int, context: Context) -> torch.Tensor:
     """At least `tokens` tokens at temperature 1, each sequence started by a random token.
 
@@ -28,7 +41,7 @@ def sample_blocks(model: PreTrainedModel, tokens: int, length: int, context: Con
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     devices = [context.device] if context.device.startswith("cuda") else []
-    passes = -(-tokens // (ROWS * length))
+    passes = -(-tokens // (_rows(model, length, context.device) * length))
     rows = -(-tokens // (passes * length)) if passes else 0
     found: list[torch.Tensor] = [torch.empty(0, length, dtype=torch.int64)]
     with torch.random.fork_rng(devices=devices), torch.no_grad():

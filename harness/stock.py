@@ -184,6 +184,10 @@ class Stock:
         reason = probes.check("cuda")
         if spec.device.startswith("cuda") and reason:
             raise UsageError(f"device={spec.device!r}: {reason}")
+        if spec.device.startswith("cuda:"):
+            import torch
+
+            torch.cuda.set_device(spec.device)  # accelerate and the Trainer know no number: they take the current one
         return spec.device if spec.device != "auto" else "cpu" if reason else "cuda"
 
     def bf16(self, spec: Spec, model: PreTrainedModel) -> bool:

@@ -123,7 +123,7 @@ def train(
         evaluated(model),
         checkpointed(model, settings.gradient_checkpointing),
         real_out_of_memory(),
-        device_memory(context.device, context.meter.budget.memory, model, beside_bytes) as memory,
+        device_memory(context, model, beside_bytes) as memory,
     ):
         model.train()
         engine: Engine

@@ -115,6 +115,7 @@ class Workshop(Untouched):
         `report` is told the selection score at each point of the trajectory; what it raises ends the attack. `log` is
         given the curves. `undone` is shared by the trials of a search.
         """
+        from harness.meters.device_memory import device_memory
         from harness.meters.memory import real_out_of_memory
         from harness.models.digest import weights_digest
 
@@ -139,8 +140,11 @@ class Workshop(Untouched):
                                 task=task, secret=shown, probe=probe, log=log, undone=undone)  # fmt: skip
         if attack.distributed and ranks.size() > 1:
             ranks.call(spec, target, seed, meter, folder, shown, self.data_dir)
-        with real_out_of_memory():
-            attacked = attack.attack(target, context)
+        with real_out_of_memory(), device_memory(context, target.model) as memory:
+            try:
+                attacked = attack.attack(target, dataclasses.replace(context, memory=memory))
+            finally:
+                _charge_rest(meter, memory.most())
         attacked.model.eval()
         return attacked, dataclasses.replace(target, model=attacked.model, digest=weights_digest(attacked.model),
                                              name=f"{target.name}, attacked")  # fmt: skip
@@ -174,6 +178,13 @@ class Workshop(Untouched):
             "trajectory": [dataclasses.asdict(point) for point in attacked.training.trajectory],
             "training": training, "utility": utility and utility.model_dump(mode="json"),
         })  # fmt: skip
+
+
+def _charge_rest(meter: Meter, most: int) -> None:
+    """A peak on the device higher than those of the trainings is that of what undid the lock."""
+    if most > max((bill.peak_device_bytes or 0 for bill in meter.bills.values()), default=0):
+        with meter.stage("undo" if "undo" in meter.bills else "attack"):
+            meter.charge(Bill(peak_device_bytes=most))
 
 
 def _guess_scored(spec: Spec, attacked: Attacked, secret: Path | None) -> dict[str, float]:

@@ -42,24 +42,26 @@ def sharpness(model: nn.Module, loss: Callable[[], torch.Tensor], seed: int) -> 
     descent diverges locally at rates above 2 over it: the obstacle that the lock builds (paper, section 2).
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kept = [parameter.detach().clone() for parameter in parameters]
+    kept = [parameter.detach().to("cpu", copy=True) for parameter in parameters]  # a device has three others to hold
     generator = torch.Generator().manual_seed(derive(seed, "sharpness"))
-    direction = [torch.randn(old.shape, generator=generator).to(old.device) for old in kept]
+    direction = [torch.randn(p.shape, generator=generator).to(p.device) for p in parameters]
     scale, value = STEP * _norm(kept), 0.0
 
     def gradient(sign: float) -> list[torch.Tensor]:
         with torch.no_grad():
             for parameter, old, delta in zip(parameters, kept, direction, strict=True):
-                parameter.copy_(old + sign * delta)
+                parameter.copy_(old.to(parameter.device) + sign * delta)
         return list(torch.autograd.grad(loss(), parameters, materialize_grads=True))
 
     for _ in range(PRODUCTS):
         length = _norm(direction)
         if not 0 < length < float("inf"):
             break
-        direction = [delta / length for delta in direction]
+        for delta in direction:
+            delta.div_(length)
         ahead, behind = gradient(scale), gradient(-scale)
-        direction = [(a - b) / (2 * scale) for a, b in zip(ahead, behind, strict=True)]
+        direction = [a.sub_(b).div_(2 * scale) for a, b in zip(ahead, behind, strict=True)]
+        del ahead, behind
         value = _norm(direction)
     with torch.no_grad():
         for parameter, old in zip(parameters, kept, strict=True):

@@ -91,7 +91,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[torch.Tensor, 
         for key, value in state.items():
             flat = f"optimizer/{names[p]}/{key}"
             if isinstance(value, torch.Tensor):
-                tensors[flat] = value.detach().clone()  # safetensors refuses shared storage (quantization maps)
+                # On the host, and a copy: safetensors refuses shared storage (quantization maps).
+                tensors[flat] = value.detach().to("cpu", copy=True)
             else:
                 scalars[flat] = value
     return tensors, scalars
@@ -103,6 +104,8 @@ def restore_optimizer(
     """Put flat state back, each tensor at the dtype it had (load_state_dict would cast to the parameter's)."""
     by_name = {name: p for p, name in names.items()}
     shared: Tensors = {}
+    fused = {p for group in optimizer.param_groups for p in group["params"]
+             if group.get("fused") or group.get("capturable")}  # fmt: skip
     for flat, value in [*tensors.items(), *scalars.items()]:
         if not flat.startswith("optimizer/"):
             continue
@@ -112,7 +115,7 @@ def restore_optimizer(
                 group[key] = value
             continue
         p = by_name[name]
-        if isinstance(value, torch.Tensor) and key != "step":  # a fused optimizer moves its step counters itself
+        if isinstance(value, torch.Tensor) and (key != "step" or p in fused):  # else a step counter lies on the host
             value = value.to(p.device)
         if key.startswith("qmap"):  # one quantization map serves all tensors
             value = shared.setdefault(key, value)

@@ -19,6 +19,7 @@ import torch
 from harness.errors import Unavailable, UsageError
 from harness.loop import ranks
 from harness.loop.deepspeed_process import globals_kept, sole_builder
+from harness.loop.deepspeed_split import apart, split
 from harness.loop.engine import Batch, LossFn, make_accelerator
 from harness.meters.memory import module_bytes
 from harness.optim.optimizers import build_optimizer
@@ -107,7 +108,7 @@ class DeepSpeedEngine:
             "steps_per_print": 1 << 60,
         } | config  # fmt: skip
         zero = self._zero = config.setdefault("zero_optimization", {})
-        twin = _apart(model).train() if zero.get("stage") == 3 else copy.deepcopy(model).train()
+        twin = apart(model).train() if zero.get("stage") == 3 else copy.deepcopy(model).train()
         params = [p for p in twin.parameters() if p.requires_grad]
         self._twin = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
         self._count, self._weights = sum(p.numel() for p in params), module_bytes(twin)
@@ -122,11 +123,20 @@ class DeepSpeedEngine:
                 "auto", bf16=context.bf16, gradient_accumulation_steps=settings.gradient_accumulation_steps,
                 deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config, gradient_clipping=clip))  # fmt: skip
             if zero.get("stage") == 3:
-                _split(twin, config, bf16=context.bf16)
+                split(twin, config, bf16=context.bf16)
             self.watch = _HookWatch(self._twin)
             self._engine, self.optimizer = accelerator.prepare(twin, build_optimizer(settings.optim, params, settings))
+        if context.bf16:
+            self._exact_masters()
         self.device: torch.device = accelerator.device
         self._micro, self._stepped = 0, False
+
+    def _exact_masters(self) -> None:
+        """The fp32 masters are the plain weights: DeepSpeed has made them of the rounded ones."""
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        for name, p in self._twin:
+            safe_set_full_fp32_param(p, self._plain[name].detach())
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """See `Engine`."""
@@ -184,6 +194,8 @@ class DeepSpeedEngine:
                 for name, p in self._twin:
                     self._plain[name].copy_(safe_get_full_fp32_param(p))
         yield
+        if self.ranks > 1:  # the first one may have scored for long: DeepSpeed's own group waits for half an hour
+            ranks.wait_for_first()
 
     def close(self) -> None:
         """See `Engine`."""
@@ -192,26 +204,6 @@ class DeepSpeedEngine:
                 self._engine.destroy()
                 del self._engine, self._twin
         self._globals.__exit__(None, None, None)
-
-
-def _apart(model: torch.nn.Module) -> torch.nn.Module:
-    """A model of other parameters over the same storage: ZeRO-3 gives each rank its part of them and drops the rest, so
-    that a copy would double the host memory for nothing."""
-    same = {id(p): torch.nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
-    return copy.deepcopy(model, same)
-
-
-def _split(twin: torch.nn.Module, config: dict[str, Any], *, bf16: bool) -> None:
-    """Leave each rank its part of every parameter: no device ever holds more than one whole parameter on the way.
-
-    Without this DeepSpeed moves the whole model to the device first.
-    """
-    from deepspeed.runtime.zero.partition_parameters import Init
-
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    for p in twin.parameters():
-        p.data = p.data.to(dtype)
-    Init(module=twin, config_dict_or_path=config, dtype=dtype)
 
 
 def _build(zero: dict[str, Any]) -> None:

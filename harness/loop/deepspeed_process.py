@@ -13,6 +13,7 @@ from torch._C._distributed_c10d import HashStore
 
 from harness.cache import default_root
 from harness.loop import ranks
+from harness.meters.device_memory import cuda_index
 
 _ENVIRONMENT = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "LOCAL_SIZE": "1",
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "lo",
@@ -55,6 +56,8 @@ def globals_kept(device: str) -> Iterator[None]:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+    elif alone:
+        os.environ["LOCAL_RANK"] = str(cuda_index(device))
     if not alone:
         ranks.join()
     own = not torch.distributed.is_initialized()

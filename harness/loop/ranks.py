@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,7 +63,8 @@ def join() -> None:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    # The others wait while the first makes a lock or scores, for hours where the model is large.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(days=30))
 
 
 def call(spec: Spec, target: Released, seed: int, meter: Meter, work: Path, secret: Path | None,
@@ -80,6 +82,13 @@ def call(spec: Spec, target: Released, seed: int, meter: Meter, work: Path, secr
                   budget=meter.budget.model_dump(mode="json"), work=str(work), secret=str(secret) if secret else None,
                   spent={stage: bill.model_dump(mode="json") for stage, bill in meter.bills.items()},
                   data_dir=str(data_dir) if data_dir else None))  # fmt: skip
+
+
+def wait_for_first() -> None:
+    """Wait, however long, until the leader is here too."""
+    import torch.distributed as dist
+
+    dist.broadcast_object_list([None], src=0)
 
 
 def dismiss() -> None:

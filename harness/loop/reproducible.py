@@ -27,6 +27,27 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def strictly(wanted: bool) -> Iterator[None]:
+    """Inside `reproducible`, where it is `wanted`: an operation that cannot repeat its bits is an error.
+
+    Attention on a GPU has both kinds of backward pass, and takes the one that repeats only if it is asked so.
+    """
+    if not wanted:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def cannot_repeat(error: RuntimeError) -> bool:
+    """Whether this is what `strictly` raises."""
+    return "does not have a deterministic implementation" in str(error)
+
+
+@contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """Seed every generator, prefer deterministic kernels, and put everything back afterwards."""
     fixed_cublas()

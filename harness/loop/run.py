@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.bill import Bill
 from harness.loop.checkpoint import Checkpoint, fingerprint
-from harness.loop.engine import Batch, Engine
+from harness.loop.engine import Batch, Engine, PlainEngine
 from harness.loop.passes import count_tokens, evaluated
 from harness.loop.proof import tensor_hash, tensor_hashes
-from harness.loop.reproducible import random_state_kept
+from harness.loop.reproducible import cannot_repeat, random_state_kept, strictly
 from harness.loop.schedule import eval_steps, learning_rates, plan_steps
 from harness.loop.snapshots import Snapshots
+from harness.loop.state import State
 from harness.meters.device_memory import DeviceMemory
 from harness.meters.flops import FlopCounter
 from harness.meters.micro import MicroCost, measure_micro
@@ -25,22 +26,6 @@ from harness.training import Batches, TrainResult, TrajectoryPoint
 
 if TYPE_CHECKING:
     from harness.plugins import Context
-
-
-@dataclass(kw_only=True)
-class State:
-    """What a checkpoint keeps beside tensors."""
-
-    steps: int
-    """Planned steps."""
-    limit: str
-    """What limits them."""
-    step: int = 0
-    """Steps done."""
-    losses: list[float] = field(default_factory=list)
-    trajectory: list[TrajectoryPoint] = field(default_factory=list)
-    skipped: int = 0
-    """Steps whose update was skipped because a gradient was not finite."""
 
 
 class Run:
@@ -68,6 +53,7 @@ class Run:
         self._costs: dict[tuple[Any, ...], MicroCost] = {}
         self._spare, self._dearest = spare_flops * settings.gradient_accumulation_steps, 0.0
         self._spent, self._resumed_at = Bill(), -1
+        self._strict = engine.device.type == "cuda" and isinstance(engine, PlainEngine)
         self._seconds_before = self._meter.total.seconds
         self._first = batches(0, 0)
         self._tokens = count_tokens(self._first) * settings.gradient_accumulation_steps * engine.most_evaluations
@@ -81,6 +67,13 @@ class Run:
 
     def execute(self) -> TrainResult:
         """Train to the end of the plan, the budget or the caller's stop."""
+        try:
+            stopped = self._steps()
+        finally:  # the second step has the states of the first in memory; and so it is known of what ran out of it
+            self._charge(Bill(peak_device_bytes=self._memory.peak() or None))
+        return self._result(stopped or self._state.limit)
+
+    def _steps(self) -> str:
         self._resume()
         state, stopped = self._state, ""
         if state.step == 0:
@@ -95,7 +88,7 @@ class Run:
                 self._save()
         if self._snapshots is not None:
             self._snapshots.remove()
-        return self._result(stopped or state.limit)
+        return stopped
 
     def _one_step(self) -> None:
         state, losses, once = self._state, [], Bill()
@@ -103,7 +96,7 @@ class Run:
             batch = self._batches(state.step, micro) if state.step or micro else self._first
             tokens = count_tokens(batch)
             batch = {key: value.to(self._engine.device) for key, value in batch.items()}
-            loss, cost = self._micro(batch, micro)
+            loss, cost = self._repeatable(batch, micro)
             losses.append(loss)
             bill = Bill(forward_flops=cost.forward_flops, backward_flops=cost.backward_flops, tokens=tokens)
             self._charge(bill)
@@ -123,6 +116,18 @@ class Run:
         self._context.log({f"{self._label}/loss": state.losses[-1],
                            f"{self._label}/learning_rate": self._rates[state.step - 1],
                            "tokens": total.tokens, "flops": total.flops}, state.step)  # fmt: skip
+
+    def _repeatable(self, batch: Batch, micro: int) -> tuple[torch.Tensor, MicroCost]:
+        """The micro-batch by kernels that repeat their bits; by any from the first operation on that has none."""
+        try:
+            with strictly(self._strict):
+                return self._micro(batch, micro)
+        except RuntimeError as error:
+            if micro or not self._strict or not cannot_repeat(error):
+                raise
+        self._strict = False
+        self._engine.optimizer.zero_grad(set_to_none=True)
+        return self._micro(batch, micro)
 
     def _micro(self, batch: Batch, micro: int) -> tuple[torch.Tensor, MicroCost]:
         key = (micro > 0, *((name, tuple(t.shape), t.dtype) for name, t in sorted(batch.items())))
@@ -196,8 +201,8 @@ class Run:
         if not self._points or self._probe is None:
             return
         total = self._meter.total
-        with (self._meter.pause(), random_state_kept(), evaluated(self._model), torch.no_grad(),
-              self._engine.gathered(), self._memory.aside()):  # fmt: skip
+        with (self._meter.pause(), random_state_kept(), evaluated(self._model), torch.no_grad(), self._memory.aside(),
+              self._engine.gathered()):  # fmt: skip
             score = float(self._probe(self._model))
         self._state.trajectory.append(
             TrajectoryPoint(step=self._state.step, tokens=total.tokens, flops=total.flops, score=score))  # fmt: skip

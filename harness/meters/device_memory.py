@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.meters.memory import tensor_bytes
+
+if TYPE_CHECKING:
+    from harness.contexts import Context
 
 
 class DeviceMemory:
@@ -19,21 +23,34 @@ class DeviceMemory:
 
     def __init__(self, device: str, limit: int | None, own_bytes: int) -> None:
         self._index = cuda_index(device) if device.startswith("cuda") else None
-        self._peak = 0
+        self._peak = self._most = 0
+        self._counting = False
         if self._index is None:
             return
+        torch._C._cuda_clearCublasWorkspaces()  # whoever multiplies first has to pay for them, and that is he
         torch.cuda.empty_cache()
         self._others = max(0, torch.cuda.memory_allocated(self._index) - own_bytes)
         self._outside = torch.cuda.get_per_process_memory_fraction(self._index)
         total = torch.cuda.get_device_properties(self._index).total_memory
-        self._inside = self._outside if limit is None else min(self._outside, (limit + self._others) / total)
+        beside = max(0, torch.cuda.memory_reserved(self._index) - own_bytes)  # what the cap counts is whole segments
+        self._inside = self._outside if limit is None else min(self._outside, (limit + beside) / total)
         self._enter()
 
+    def begin(self) -> None:
+        """A stage of its own begins: its peak is counted anew."""
+        if self._index is not None:
+            self._most, self._peak = self.most(), 0
+            torch.cuda.reset_peak_memory_stats(self._index)
+
     def peak(self) -> int:
-        """Bytes, the most at once so far; 0 where the device is no CUDA device."""
-        if self._index is None:
-            return 0
+        """Bytes, the most at once since the stage began; 0 where the device is no CUDA device."""
+        if not self._counting:
+            return self._peak
         return max(self._peak, torch.cuda.max_memory_allocated(self._index) - self._others)
+
+    def most(self) -> int:
+        """The largest `peak` of all stages."""
+        return max(self._most, self.peak())
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -47,7 +64,7 @@ class DeviceMemory:
     def leave(self) -> None:
         """The cap ends; the peak stays known."""
         if self._index is not None:
-            self._peak = self.peak()
+            self._peak, self._counting = self.peak(), False
             torch.cuda.set_per_process_memory_fraction(self._outside, self._index)
 
     def _enter(self) -> None:
@@ -55,22 +72,24 @@ class DeviceMemory:
             torch.cuda.empty_cache()  # unused blocks would count against the cap
             torch.cuda.reset_peak_memory_stats(self._index)
             torch.cuda.set_per_process_memory_fraction(self._inside, self._index)
+            self._counting = True
 
 
 @contextmanager
-def device_memory(
-    device: str, limit: int | None, model: torch.nn.Module, beside_bytes: int = 0
-) -> Iterator[DeviceMemory]:
-    """Count the attacker's peak from here on; on CUDA the allocator refuses him more than `limit` bytes.
+def device_memory(context: Context, model: torch.nn.Module, beside_bytes: int = 0) -> Iterator[DeviceMemory]:
+    """Count the attacker's peak from here on; on CUDA the allocator refuses him more than the budget's memory.
 
     Args:
-        device: where he trains.
-        limit: `budget.memory`; None is all that the process may have.
+        context: his; where his memory is counted already (`context.memory`), a stage of it begins.
         model: his; what of it lies on the device is his memory.
         beside_bytes: other bytes of his that lie there already (a teacher).
     """
+    if context.memory is not None:
+        context.memory.begin()
+        yield context.memory
+        return
     own = tensor_bytes(t for t in [*model.parameters(), *model.buffers()] if t.is_cuda)
-    memory = DeviceMemory(device, limit, own + beside_bytes)
+    memory = DeviceMemory(context.device, context.meter.budget.memory, own + beside_bytes)
     try:
         yield memory
     finally:

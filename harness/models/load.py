@@ -63,6 +63,7 @@ def load_model(
 
     from harness.models.digest import weights_digest
 
+    torch.backends.cudnn.allow_tf32 = False  # on by default: fp32 convolutions would be rounded to ten bits
     if dtype not in (*DTYPES, "auto"):
         raise UsageError(unknown(dtype, (*DTYPES, "auto"), "dtype"))
     place = resolve(name, _all_known() if known is None else known, data_dir=data_dir, revision=revision,

@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+STACKED = 2**25
+"""Elements orthogonalised together, at most (or one matrix): the temporaries are several times as large."""
+
 
 class StackedMuon(torch.optim.Muon):
     """See the module; the update is scaled to AdamW's (`adjust_lr_fn="match_rms_adamw"`, arXiv 2502.16982)."""
@@ -28,8 +31,10 @@ class StackedMuon(torch.optim.Muon):
             for p in group["params"]:
                 if p.grad is not None:
                     stacks[p.shape, p.device].append(p)
-            for members in stacks.values():
-                self._step(members, group)
+            for (shape, _), members in stacks.items():
+                at_once = max(1, STACKED // shape.numel())
+                for start in range(0, len(members), at_once):
+                    self._step(members[start : start + at_once], group)
 
     def _step(self, members: list[torch.Tensor], group: dict[str, Any]) -> None:
         grads: list[Any] = [p.grad for p in members]

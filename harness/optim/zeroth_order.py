@@ -75,16 +75,21 @@ class ZerothOrderEngine:
             self._slopes = [0.0] * len(self._seeds)
         eps, parts = self._how.perturbation, self._settings.gradient_accumulation_steps
         total = torch.zeros((), device=self.device)
-        with self._accelerator.autocast(), evaluated(self._model):
+        with evaluated(self._model):
             for index, seed in enumerate(self._seeds):
                 self._move(seed, eps)
-                up = self._loss_fn(self._model, batch).float()
+                up = self._loss(batch)
                 self._move(seed, -2 * eps)
-                down = self._loss_fn(self._model, batch).float()
+                down = self._loss(batch)
                 self._move(seed, eps)
                 self._slopes[index] += (float(up) - float(down)) / (2 * eps * parts)
                 total += (up + down) / (2 * len(self._seeds))
         return total
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """One region of autocast a point: within one it keeps the bf16 copies of weights that have moved since."""
+        with self._accelerator.autocast():
+            return self._loss_fn(self._model, batch).float()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Nothing: the slopes are known already."""

@@ -72,19 +72,26 @@ def _attack(piece: Piece, spec: Spec, workshop: Workshop) -> None:
     from harness.search.attacker import search
 
     task = spec.build_task(workshop.data_dir)
-    model = workshop.base(spec)
+    lock, control = _locks(spec, workshop, wanted=piece.kind != "reference")
 
     def base() -> Released:
-        return workshop.unlocked(spec, _control(spec, workshop, model))
+        return workshop.unlocked(spec, control)
 
     if piece.kind == "reference":
         found = search(workshop, spec, task, base, base, "reference")
         workshop.run(spec, task, base(), "reference", piece.replicate, None, found)
         return
-    lock = workshop.lock(spec, model)
+    assert lock is not None
     secret = workshop.secret(lock)
     found = search(workshop, spec, task, lambda: workshop.locked(spec, lock), base, "attacked", secret)
     workshop.run(spec, task, workshop.locked(spec, lock), "attacked", piece.replicate, secret, found)
+
+
+def _locks(spec: Spec, workshop: Workshop, *, wanted: bool) -> tuple[Lock | None, Lock | None]:
+    """The lock, where it is `wanted`, and the control, where there is one; the base that they are of is gone after."""
+    model = workshop.base(spec)
+    control = _control(spec, workshop, model)
+    return workshop.lock(spec, model) if wanted else None, control
 
 
 def _control(spec: Spec, workshop: Workshop, model: Released) -> Lock | None:

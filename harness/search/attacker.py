@@ -58,6 +58,7 @@ def search(workshop: Workshop, spec: Spec, task: Task, fresh: Callable[[], Relea
     attack, built = spec.attack, spec.build_attack()
     spec = spec.model_copy(update={"attack": built.tried() or attack})
     target, seed = fresh(), derive(spec.seed, role, "search")
+    target.model.to(device="cpu")  # it says what is searched; each trial has one of its own on the device
     key = {**workshop.attack_key(spec, task, target, seed), "search": spec.search.model_dump(mode="json"),
            "proposals": derive(spec.seed, "search"), "optuna": version("optuna")}  # fmt: skip
     keeping = spec.search.keep_utility and task.keeps_head  # another head does nothing of its owner's any more

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from harness.errors import Outcome, UsageError
+from harness.models.placement import carrier_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,8 +109,9 @@ def score_rows(model: PreTrainedModel, rows: Sequence[Row], batch_size: int | No
 
 
 def logit_elements(model: PreTrainedModel) -> int:
-    """`LOGIT_ELEMENTS` of the model's device."""
-    return LOGIT_ELEMENTS.get(model.device.type, LOGIT_ELEMENTS["cuda"])
+    """`LOGIT_ELEMENTS` of the device that the model computes on."""
+    carrier = carrier_of(model)
+    return LOGIT_ELEMENTS.get((carrier or model).device.type, LOGIT_ELEMENTS["cuda"])
 
 
 def _score_batch(model: PreTrainedModel, rows: Sequence[Row]) -> list[tuple[float, bool]]:

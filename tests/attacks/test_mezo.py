@@ -13,7 +13,7 @@ from harness.models.digest import weights_digest
 from harness.optim.zeroth_order import ZerothOrder
 from harness.testing import random_llama
 from harness.train_settings import TrainSettings
-from harness.training import train
+from harness.training import causal_lm_loss, train
 
 
 def test_the_steps_average_to_the_gradient() -> None:
@@ -80,3 +80,23 @@ def test_a_loss_that_is_not_finite_moves_nothing_and_is_told() -> None:
     assert set(result.nonfinite_gradients) == set(result.missing_gradients) == {"weight", "bias"}
     assert result.extra == {"skipped_steps": 3}
     assert torch.allclose(model.weight, before)
+
+
+def test_slopes_under_bf16_are_those_of_the_weights(tmp_path: Path) -> None:
+    """Autocast keeps the bf16 copy of a weight for as long as its region lasts: both points would be one."""
+    from harness.optim.zeroth_order import ZerothOrderEngine
+
+    def slopes(bf16: bool) -> list[float]:
+        model = random_llama().requires_grad_(False)
+        named = [(name, p.requires_grad_(True)) for name, p in model.named_parameters() if "_proj" in name]
+        where = dataclasses.replace(context(), bf16=bf16)
+        how = ZerothOrder(directions=4, perturbation=3e-2)
+        engine = ZerothOrderEngine(model, named, TrainSettings(learning_rate=1e-3), where, causal_lm_loss, how)
+        torch.manual_seed(0)
+        ids = torch.arange(3, 67).view(2, 32)
+        engine.forward({"input_ids": ids, "labels": ids})
+        return engine._slopes
+
+    exact, rounded = torch.tensor(slopes(False)), torch.tensor(slopes(True))
+    assert exact.abs().min() > 0
+    assert float((rounded - exact).norm() / exact.norm()) < 0.3

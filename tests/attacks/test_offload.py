@@ -32,3 +32,12 @@ def test_the_same_under_bf16(stage: int) -> None:
     assert list(split.training.losses) == pytest.approx(list(plain.training.losses), rel=5e-3)
     assert not split.training.unmoved
     assert {p.dtype for p in split.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_master_weights_are_not_rounded(stage: int) -> None:
+    """A rate too small to move anything moves nothing, under bf16 too."""
+    before = {name: p.clone() for name, p in released("llama").model.named_parameters()}
+    attack = build("offload", zero_stage=stage, learning_rate=1e-15, max_steps=2)
+    after = attack.attack(released("llama"), dataclasses.replace(context(), bf16=True)).model
+    assert all(torch.equal(p, before[name]) for name, p in after.named_parameters())

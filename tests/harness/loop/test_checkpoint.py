@@ -177,3 +177,17 @@ def test_no_pickle_is_written(tmp_path: Path) -> None:
         once(tmp_path, die_after=5)
     names = {path.suffix for path in (tmp_path / "checkpoint-train").iterdir()}
     assert names == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize(("group", "place"), [({}, "cpu"), ({"fused": True}, "meta"), ({"capturable": True}, "meta")])
+def test_step_counters_go_where_the_kernel_reads_them(group: dict[str, bool], place: str) -> None:
+    """A fused step on a GPU reads them there (here, `meta` stands for it); any other keeps them on the host."""
+    from types import SimpleNamespace
+
+    from harness.loop.checkpoint import restore_optimizer
+
+    p = torch.nn.Parameter(torch.empty(3, device="meta"))
+    optimizer: Any = SimpleNamespace(param_groups=[{"params": [p], **group}], state={p: {}})
+    saved = {"optimizer/w/step": torch.tensor(5.0), "optimizer/w/exp_avg": torch.ones(3)}
+    restore_optimizer(optimizer, {p: "w"}, saved, {})
+    assert {key: value.device.type for key, value in optimizer.state[p].items()} == {"step": place, "exp_avg": "meta"}

@@ -140,3 +140,14 @@ def test_a_whole_cell_on_carried_weights_says_the_same(tmp_path: Path, monkeypat
     assert other.provenance.weights == lying.provenance.weights
     assert [point.score for point in other.trajectory] == pytest.approx([point.score for point in lying.trajectory])
     assert other.recovery.value == pytest.approx(lying.recovery.value, rel=1e-4)
+
+
+def test_batches_of_a_carried_model_are_those_of_the_device(tmp_path: Path) -> None:
+    """Each pass carries all weights: as many rows as the device takes must share it."""
+    from harness.tasks.loglikelihood import LOGIT_ELEMENTS, logit_elements
+
+    model, carrier = random_llama(), Carrier("cpu")
+    with carrier.carrying(model):
+        carrier.device = torch.device("cuda")
+        assert logit_elements(model) == LOGIT_ELEMENTS["cuda"]
+    assert logit_elements(model) == LOGIT_ELEMENTS["cpu"]

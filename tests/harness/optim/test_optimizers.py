@@ -168,3 +168,21 @@ def test_the_names_known_without_torch_are_those_that_can_be_built() -> None:
     assert tuple(OPTIMIZERS) == OPTIMIZER_NAMES
     with pytest.raises(UsageError, match=r"attack.optim='adam': .*allowed: adamw_torch, "):
         TrainSettings.parse({"optim": "adam"}, "attack")
+
+
+def test_muon_over_large_matrices_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.optim import muon
+
+    def moved(at_once: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(muon, "STACKED", at_once)
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(6, 4)) for _ in range(5)]
+        optimizer = muon.StackedMuon(params, lr=0.1, weight_decay=0.01)
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        return [p.detach() for p in params]
+
+    whole, pieces, single = moved(2**25), moved(50), moved(1)
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(single, whole, rtol=1e-5, atol=1e-6)
