@@ -35,7 +35,6 @@ class Offload(Attack):
         from attacks.common import finish, prepare, unfreeze
         from harness.finetune import finetune
         from harness.loop.deepspeed_engine import zero_config
-        from harness.models.placement import place
 
         model = prepare(released.model, context, device="cpu")  # the engine takes to the device what ZeRO keeps there
         targets = unfreeze(model)
@@ -43,5 +42,4 @@ class Offload(Attack):
         with context.meter.stage("attack"):
             training = finetune(model, released.tokenizer, context, self.settings, deepspeed=config)
         report = {"zero_stage": self.settings.zero_stage}
-        model = place(finish(model), context.device)
-        return Attacked(model=model, training=training, targets=targets, report=report)
+        return Attacked(model=finish(model), training=training, targets=targets, report=report)  # in host memory still

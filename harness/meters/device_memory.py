@@ -27,7 +27,8 @@ class DeviceMemory:
         self._counting = False
         if self._index is None:
             return
-        torch._C._cuda_clearCublasWorkspaces()  # whoever multiplies first has to pay for them, and that is he
+        if hasattr(torch._C, "_cuda_clearCublasWorkspaces"):
+            torch._C._cuda_clearCublasWorkspaces()  # whoever multiplies first has to pay for them, and that is he
         torch.cuda.empty_cache()
         self._others = max(0, torch.cuda.memory_allocated(self._index) - own_bytes)
         self._outside = torch.cuda.get_per_process_memory_fraction(self._index)
