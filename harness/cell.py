@@ -115,7 +115,6 @@ def _compared(draft: Draft, workshop: Workshop) -> tuple[Lock, Lock | None]:
         ahead.take(spec)
         workshop.lock(spec, model)  # first: everything but the references waits for it
     _untouched(draft, workshop, base, "base")
-    base.model.to(device="cpu")  # whoever makes the lock has a model of his own on the device
     draft.lock = lock = workshop.lock(spec, model)
     locked = workshop.locked(spec, lock)
     draft.locked = Known.of(locked)

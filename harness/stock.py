@@ -126,6 +126,7 @@ class Stock:
         def make(entry: Path, work: Path) -> None:
             done = "training the control of" if control else f"locking {base.name} with"
             self.progress.note(f"{done} {spec.defense['name']}")
+            base.model.to(device="cpu")  # what is locked is another one, which has the device to itself
             fresh = self.base(spec)
             device = self.device(spec) if fits(fresh.model, self.device(spec)) else "cpu"
             meter = Meter(device=device)
