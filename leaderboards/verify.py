@@ -161,8 +161,8 @@ def _sums(record: Record) -> dict[str, tuple[Any, Any]]:
             pairs |= _end(name, points[-1], bill)
     if record.trajectory and cost.search is None:
         first = record.trajectory[0]
-        said = [first.step, first.tokens, first.flops]
-        pairs["trajectory.first"] = (said, next((one for one in _undone(record) if one == said), _undone(record)[0]))
+        said, starts = [first.step, first.tokens, first.flops], _undone(record)
+        pairs["trajectory.first"] = (said, said if said in starts else starts[0])
     if record.trajectory and cost.attack:
         pairs["cost.attack.steps"] = (cost.attack.steps, record.trajectory[-1].step)
     if record.reference_trajectory:

@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_moves_nothing_and_is_told() -> None:
     assert torch.allclose(model.weight, before)
 
 
-def test_slopes_under_bf16_are_those_of_the_weights(tmp_path: Path) -> None:
+def test_slopes_under_bf16_are_those_of_the_weights() -> None:
     """Autocast keeps the bf16 copy of a weight for as long as its region lasts: both points would be one."""
     from harness.optim.zeroth_order import ZerothOrderEngine
 

@@ -142,7 +142,7 @@ def test_a_whole_cell_on_carried_weights_says_the_same(tmp_path: Path, monkeypat
     assert other.recovery.value == pytest.approx(lying.recovery.value, rel=1e-4)
 
 
-def test_batches_of_a_carried_model_are_those_of_the_device(tmp_path: Path) -> None:
+def test_batches_of_a_carried_model_are_those_of_the_device() -> None:
     """Each pass carries all weights: as many rows as the device takes must share it."""
     from harness.tasks.loglikelihood import LOGIT_ELEMENTS, logit_elements
 
