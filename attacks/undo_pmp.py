@@ -15,7 +15,10 @@ from harness.errors import Unavailable
 from harness.plugins import Attack, AttackContext, Attacked, Knowledge, Released
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from attacks.recover_mask import Found
+    from defenses.pmp.mask import Mask
 
 
 class UndoPMPSettings(UndoneSettings):
@@ -57,49 +60,56 @@ class UndoPMP(Attack):
         """
         from attacks.common import finish, prepare
         from attacks.ticket import finetune_ticket
-        from defenses.pmp.mask import pack
+        from defenses.pmp.mask import pack, unpack
 
-        model = prepare(released.model, context)
-        mask, report, guess = None, {}, None
-        if (released.lock or {}).get("defense") == "pmp":
+        def undone(settings: UndoPMPSettings) -> tuple[PreTrainedModel, dict[str, Any]]:
+            model = prepare(released.model, context)
+            if (released.lock or {}).get("defense") != "pmp":
+                return model, {}
             with context.meter.stage("undo"):
-                mask, found = self._recover(released, context)
-                report = {**found, "ticket": sum(int(part.sum()) for part in mask.values()),
+                mask, found = _recover(released, settings, context)
+                found |= {"ticket": sum(int(part.sum()) for part in mask.values()),
                           "covered": sum(part.numel() for part in mask.values())}  # fmt: skip
-                report |= self._prepare_complement(released, mask, context)
-            guess = pack(mask)
-        chosen = mask if self.settings.trained == "ticket" else None
+                return model, {**found, **_prepare_complement(released, mask, settings, context), "guess": pack(mask)}
+
+        model, report = context.undo(undone, self.settings)
+        guess = report.pop("guess", None)
+        chosen = unpack(guess, model) if guess and self.settings.trained == "ticket" else None
         training, targets = finetune_ticket(model, released.tokenizer, chosen, self.settings, context)
         return Attacked(model=finish(model), training=training, targets=targets, report=report, guess=guess)
 
-    def _recover(self, released: Released, context: AttackContext) -> Found:
-        from attacks import recover_mask as recover
 
-        model, method = released.model, self.settings.method
-        rho = self.settings.rho or float((released.lock or {})["settings"]["rho"])
-        if method == "gradient":
-            mask, report = recover.by_gradient(model, released.tokenizer, rho, self.settings.gradient_batches,
-                                               self.settings, context)  # fmt: skip
-            return mask, {"method": method, **report}
-        scale = recover.complement_scale(model) if method in ("auto", "magnitude") else 1.0
-        if method == "magnitude" or scale < recover.SHRUNK:
-            mask, report = recover.by_width(model, scale, everything=True)
-            return mask, {"method": "magnitude", **report}
-        if method in ("auto", "init_match"):
-            matched = recover.by_initial_weights(model, self.settings.guessed_seeds)
-            if matched is not None:
-                return matched[0], {"method": "init_match", **matched[1]}
-            if method == "init_match":
-                raise Unavailable(f"init_match: none of guessed_seeds={list(self.settings.guessed_seeds)} gave the "
-                                  "initial weights of this release")  # fmt: skip
-        mask, report = recover.by_width(model, 1.0, everything=False, rho=rho)
-        return mask, {"method": "distribution", **report}
+def _recover(released: Released, settings: UndoPMPSettings, context: AttackContext) -> Found:
+    from attacks import recover_mask as recover
 
-    def _prepare_complement(self, released: Released, mask: dict[str, Any], context: AttackContext) -> dict[str, Any]:
-        from attacks.complement import pretrain_complement, redraw_complement
+    model, method = released.model, settings.method
+    rho = settings.rho or float((released.lock or {})["settings"]["rho"])
+    if method == "gradient":
+        mask, report = recover.by_gradient(model, released.tokenizer, rho, settings.gradient_batches,
+                                           settings, context)  # fmt: skip
+        return mask, {"method": method, **report}
+    scale = recover.complement_scale(model) if method in ("auto", "magnitude") else 1.0
+    if method == "magnitude" or scale < recover.SHRUNK:
+        mask, report = recover.by_width(model, scale, everything=True)
+        return mask, {"method": "magnitude", **report}
+    if method in ("auto", "init_match"):
+        matched = recover.by_initial_weights(model, settings.guessed_seeds)
+        if matched is not None:
+            return matched[0], {"method": "init_match", **matched[1]}
+        if method == "init_match":
+            raise Unavailable(f"init_match: none of guessed_seeds={list(settings.guessed_seeds)} gave the "
+                              "initial weights of this release")  # fmt: skip
+    mask, report = recover.by_width(model, 1.0, everything=False, rho=rho)
+    return mask, {"method": "distribution", **report}
 
-        if self.settings.complement == "reinit":
-            redraw_complement(released.model, mask, context.seed)
-        if self.settings.complement == "pretrain":
-            return pretrain_complement(released.model, released.tokenizer, mask, self.settings, context)
-        return {}
+
+def _prepare_complement(
+    released: Released, mask: Mask, settings: UndoPMPSettings, context: AttackContext
+) -> dict[str, Any]:
+    from attacks.complement import pretrain_complement, redraw_complement
+
+    if settings.complement == "reinit":
+        redraw_complement(released.model, mask, context.seed)
+    if settings.complement == "pretrain":
+        return pretrain_complement(released.model, released.tokenizer, mask, settings, context)
+    return {}

@@ -45,31 +45,19 @@ class UndoSpecDefReparam(Attack):
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
         from attacks.common import finish, prepare, unfreeze
-        from attacks.linear_pairs import merge
         from harness.finetune import finetune
 
-        method, model = self.settings.method, prepare(released.model, context).eval()
-        if method != "merge":  # bf16 products would break the pair, which stays
+        if self.settings.method != "merge":  # bf16 products would break the pair, which stays
             context = dataclasses.replace(context, bf16=False)
-        before = model.num_parameters()
-        scales: dict[str, float] = {}
-        frozen: set[str] = set()
-        with context.meter.stage("undo"):
-            chains = chains_of(model, context)
-            report: dict[str, Any] = {"method": method, "chains": chains}
-            if method == "merge":
-                with context.meter.measure():
-                    report["merged"] = merge(model, chains)
-            else:
-                scales, report["inflation"] = rates(model, chains, context)
-            if method in ("freeze", "chain"):
-                frozen, scales = set(scales), {}
-            if method == "chain":
-                for chain in chains:
-                    strongest = next(name for name in chain if f"{name}.weight" not in frozen)
-                    refactor(model, strongest, self.settings.chain_factors, context)
-            if method == "fp64":
-                model.double()
+        before = released.model.num_parameters()
+
+        def undone(settings: UndoSpecDefReparamSettings) -> tuple[PreTrainedModel, dict[str, Any]]:
+            model = prepare(released.model, context).eval()
+            with context.meter.stage("undo"):
+                return model, _undo(model, settings, context)
+
+        model, report = context.undo(undone, self.settings)
+        scales, frozen = report.pop("scales"), report.pop("frozen")
         targets = unfreeze(model, lambda name: name not in frozen)
         handles = [model.get_parameter(name).register_hook(lambda gradient, scale=scale: gradient * scale)
                    for name, scale in scales.items()]  # fmt: skip
@@ -78,6 +66,27 @@ class UndoSpecDefReparam(Attack):
             handle.remove()
         report["parameters"] = [before, model.num_parameters()]
         return Attacked(model=finish(model), training=training, targets=targets, report=report)
+
+
+def _undo(model: PreTrainedModel, settings: UndoSpecDefReparamSettings, context: AttackContext) -> dict[str, Any]:
+    """Change the pairs of `model` in place; the report, with `scales` by name of rate and gradient, and the names of
+    what stays `frozen`."""
+    from attacks.linear_pairs import merge
+
+    method, chains = settings.method, chains_of(model, context)
+    report: dict[str, Any] = {"method": method, "chains": chains, "scales": {}, "frozen": []}
+    if method == "merge":
+        with context.meter.measure():
+            return {**report, "merged": merge(model, chains)}
+    scales, report["inflation"] = rates(model, chains, context)
+    report["frozen" if method in ("freeze", "chain") else "scales"] = scales
+    if method == "chain":
+        for chain in chains:
+            strongest = next(name for name in chain if f"{name}.weight" not in scales)
+            refactor(model, strongest, settings.chain_factors, context)
+    if method == "fp64":
+        model.double()
+    return report
 
 
 def chains_of(model: PreTrainedModel, context: AttackContext) -> list[list[str]]:

@@ -161,8 +161,8 @@ def _sums(record: Record) -> dict[str, tuple[Any, Any]]:
             pairs |= _end(name, points[-1], bill)
     if record.trajectory and cost.search is None:
         first = record.trajectory[0]
-        said, starts = [first.step, first.tokens, first.flops], _undone(record)
-        pairs["trajectory.first"] = (said, said if said in starts else starts[0])
+        undo = cost.undo or Bill()
+        pairs["trajectory.first"] = ([first.step, first.tokens, first.flops], [0, undo.tokens, undo.flops])
     if record.trajectory and cost.attack:
         pairs["cost.attack.steps"] = (cost.attack.steps, record.trajectory[-1].step)
     if record.reference_trajectory:
@@ -173,15 +173,6 @@ def _sums(record: Record) -> dict[str, tuple[Any, Any]]:
         if cost.reference and cost.search is None and not first.flops:  # nothing was undone: all steps are training
             pairs["cost.reference.steps"] = (cost.reference.steps, record.reference_trajectory[-1].step)
     return pairs
-
-
-def _undone(record: Record) -> list[list[float]]:
-    """Where a trajectory may begin: at what undoing cost. An attack of several runs may undo before each: then at what
-    one of so many equal undoings cost."""
-    undo, attack = record.cost.undo or Bill(), record.spec["attack"]
-    doublings = attack.get("doublings") if isinstance(attack, dict) else None
-    runs = min(doublings, 63) + 1 if isinstance(doublings, int) else 1
-    return [[0, undo.tokens / number, undo.flops / number] for number in range(1, runs + 1)]
 
 
 def _end(name: str, last: Point, bill: Bill) -> dict[str, tuple[Any, Any]]:

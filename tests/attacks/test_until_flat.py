@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pmp_cases
 import pytest
 import torch
-from attack_cases import build, context, released
+from attack_cases import build, context, lock_like_specdef, released
 
-from attacks.redistill import RedistillSettings
 from attacks.undo_until_flat import undo_of
 from harness import registry
 from harness.bill import Bill
+from harness.plugins import Released
 from harness.search.curve import Trial, curve
+from harness.testing import random_llama
 from harness.training import TrainResult, TrajectoryPoint
 
 
@@ -88,18 +90,32 @@ def test_one_run_is_full_fine_tuning() -> None:
     assert weights_digest(once.model) == weights_digest(plain.model)
 
 
-def test_the_undo_of_the_lock_is_what_is_run_for_longer_and_it_is_paid_once() -> None:
-    where = context()
-    locked = dataclasses.replace(released("dlr_llama"), lock={"defense": "dlr", "settings": {}})
-    result = build("undo_until_flat", max_steps=4, doublings=2, flat=1e-9).attack(locked, where)
-    assert result.report["attack"] == "redistill"
-    assert result.report["replaced"]
+def locked_by(lock: str) -> Released:
+    """A small model with the lock, as its release names it."""
+    if lock == "pmp":
+        return pmp_cases.release(pmp_cases.locked())
+    model = released("dlr_llama") if lock == "dlr" else released(lock_like_specdef(random_llama()))
+    return dataclasses.replace(model, lock={"defense": lock, "settings": {"k": 2} if lock == "specdef" else {}})
+
+
+@pytest.mark.parametrize(("lock", "attack"), [
+    ("dlr", "redistill"), ("specdef", "undo_specdef"), ("specdef_reparam", "undo_specdef_reparam"), ("pmp", "undo_pmp"),
+])  # fmt: skip
+def test_the_undo_of_the_lock_is_what_is_run_for_longer_and_it_is_paid_once(lock: str, attack: str) -> None:
+    once, where = context(), context()
+    build("undo_until_flat", max_steps=4, doublings=0).attack(locked_by(lock), once)
+    result = build("undo_until_flat", max_steps=4, doublings=2, flat=1e-9).attack(locked_by(lock), where)
+    assert result.report["attack"] == attack
     assert "DLRNet" not in {type(module).__name__ for module in result.model.modules()}
     lengths = [run["steps"] for run in result.report["runs"]]
     assert lengths == [4, 8, 16][: len(lengths)]
     assert len(lengths) > 1
     assert where.meter.bills["attack"].steps == sum(lengths)
-    assert where.meter.bills["undo"].steps == RedistillSettings().undo_steps
+    for key in ("steps", "tokens", "flops"):
+        paid = getattr(where.meter.bills["undo"], key)
+        assert paid == getattr(once.meter.bills["undo"], key)
+        assert paid or key != "flops"
+    assert (result.guess is None) == (lock != "pmp")
 
 
 @pytest.mark.parametrize(("lock", "attack"), [
