@@ -130,15 +130,20 @@ class Shape:
         self._names, rest = names, re.escape(example[end : reader.place])
         self._pattern = re.compile(b"".join([*parts, rest]), re.DOTALL)
 
-    def numbers(self, data: bytes) -> dict[str, list[int]] | None:
-        """The named numbers, in order; None where `data` is of another shape, or may be."""
+    def parts(self, data: bytes) -> dict[str, list[bytes]] | None:
+        """The named numbers in order, as they are spelled; None where `data` is of another shape, or may be."""
         found = self._pattern.fullmatch(data)
         if found is None:
             return None
-        numbers: dict[str, list[int]] = {name: [] for name in self._names}
+        parts: dict[str, list[bytes]] = {name: [] for name in self._names}
         for name, part in zip(self._names, found.groups(), strict=True):
-            numbers[name].append(Reader(part).number())
-        return numbers
+            parts[name].append(part)
+        return parts
+
+
+def integer(part: bytes) -> int:
+    """The signed integer that one of `Shape.parts` spells."""
+    return Reader(part).number()
 
 
 _NUMBER = rb"[\x80-\xff]{0,9}[\x00-\x7f]"

@@ -6,17 +6,17 @@ can show that nothing in them would be refused; whatever else is there goes thro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.records.cell_files import MAX_BYTES
+from harness.records.item_table import Columns, Layout, Numbers
 from harness.records.items import (
     COLUMNS,
     LARGEST_SCORE,
@@ -26,9 +26,6 @@ from harness.records.items import (
     SEEDED,
     SIDES,
     Item,
-    ItemTable,
-    Scores,
-    Side,
     check_items,
 )
 from harness.records.parquet_footer import check_footer
@@ -39,67 +36,9 @@ _READ = [pa.dictionary(pa.int32(), pa.string()) if name in NAMES else pa.int64()
 _PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
 _SEEDED = np.array([side in SEEDED for side in SIDES])
 
-Numbers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-
-class Columns(ItemTable):
-    """Items of one metric, as arrays of one entry an item; all of them would pass `check_items`."""
-
-    def __init__(
-        self, metric: str, names: tuple[str, ...], sides: Numbers, seeds: Numbers, items: Numbers, values: Floats,
-        weights: Floats,
-    ) -> None:  # fmt: skip
-        """
-        Args:
-            metric: of all of them.
-            names: ids of items, sorted.
-            sides: places in `SIDES`.
-            seeds: 0 for the sides that have none.
-            items: places in `names`.
-            values: scores.
-            weights: weights.
-        """
-        self.metric, self.names, self.weights = metric, names, weights
-        self.sides, self.seeds, self.items, self.values = sides, seeds, items, values
-        self._order = np.lexsort((seeds, items, sides))
-        self._ends = np.searchsorted(sides[self._order], range(len(SIDES) + 1)).tolist()
-
-    def __len__(self) -> int:
-        return len(self.sides)
-
-    def __getitem__(self, index: Any) -> Any:
-        return list(self)[index]
-
-    def __iter__(self) -> Iterator[Item]:
-        arrays = (self.sides, self.seeds, self.items, self.values, self.weights)
-        for side, seed, item, value, weight in zip(*(array.tolist() for array in arrays), strict=True):
-            model = SIDES[side]
-            yield Item(model, self.metric, seed if model in SEEDED else None, self.names[item], value, weight)
-
-    def all_differ(self) -> bool:
-        """Whether no two agree in side, seed and item."""
-        same = [np.diff(array[self._order]) == 0 for array in (self.sides, self.seeds, self.items)]
-        return not (same[0] & same[1] & same[2]).any()
-
-    def scores(self, model: Side, metric: str) -> Scores | None:
-        """See `harness.records.items.scores`."""
-        side = SIDES.index(model)
-        rows = self._order[self._ends[side] : self._ends[side + 1]]
-        if not len(rows) or metric != self.metric:
-            return None
-        items = self.items[rows]
-        number = int(np.searchsorted(items, items[0], side="right"))
-        shape = (-1, number) if len(rows) % number == 0 else (1, -1)  # the second says that they are not the same
-        seeds, items = self.seeds[rows].reshape(shape), items.reshape(shape)
-        if (items != items[:, :1]).any() or (seeds != seeds[0]).any():
-            raise ValueError(f"the seeds of {model} did not score the same items in {metric!r}")
-        values, weights = self.values[rows].reshape(shape), self.weights[rows].reshape(shape)
-        if (weights != weights[:, :1]).any():
-            raise ValueError(f"the seeds of {model} weigh the same item differently in {metric!r}")
-        whole = len(items) == len(self.names)
-        names = self.names if whole else tuple(map(self.names.__getitem__, items[:, 0].tolist()))
-        return Scores(names, tuple(seeds[0].tolist()) if model in SEEDED else (None,), values, weights[:, 0])
+_SCORE = COLUMNS.index("score")
+_LAYOUTS, _MANY_ROWS = 64, 20_000
+"""So many layouts are kept, of files of so many rows."""
 
 
 def rows(data: bytes, metric: str | None) -> list[Item]:
@@ -108,24 +47,61 @@ def rows(data: bytes, metric: str | None) -> list[Item]:
     Raises:
         pa.ArrowException, OSError, ValueError, TypeError: not a whole file of items.
     """
+    check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
     return check_items(_items(_table(data), metric))
 
 
 def columns(data: bytes, metric: str) -> Sequence[Item]:
     """`rows`, with arrays behind them where that is possible; it raises the same."""
+    claims = check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
+    beside = claims and claims.beside(data, _SCORE)
+    known = _layouts()
+    if beside is not None and (kept := known.get((metric, beside))) is not None:
+        found = _scored(*kept, data)
+        if found is not None:
+            return found
     table = _table(data)
     try:
-        found = _columns(table, metric)
+        made = _columns(table, metric)
     except (pa.ArrowException, ValueError):
-        found = None
-    return check_items(_items(table, metric)) if found is None else found
+        made = None
+    if made is None:
+        return check_items(_items(table, metric))
+    columns, keep = made
+    if claims is not None and beside is not None and table.num_rows <= _MANY_ROWS and claims.apart(_SCORE):
+        if len(known) >= _LAYOUTS:
+            known.pop(next(iter(known)))
+        known[metric, beside] = columns.layout, keep, table.num_rows
+    return columns
+
+
+@cache
+def _layouts() -> dict[Hashable, tuple[Layout, Numbers, int]]:
+    """By all that they follow from: what the last files had beside their scores, in which rows, and of how many.
+
+    The cells of a task have the same items. Of one that has what another had, only the scores are read.
+    """
+    return {}
+
+
+def _scored(layout: Layout, keep: Numbers, rows: int, data: bytes) -> Columns | None:
+    """The items of a file of a known layout; None where a score may be refused, or is not there."""
+    column = _file(data).read(columns=[COLUMNS[_SCORE]], use_threads=False).column(0)
+    if column.null_count or len(column) != rows:
+        return None
+    values = column.to_numpy()[keep]
+    return Columns(layout, values) if (np.abs(values) <= LARGEST_SCORE).all() else None
+
+
+def _file(data: bytes) -> Any:
+    """Text is read as dictionaries: a long name that a million rows share is one text, not a million."""
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
+                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
 
 
 def _table(data: bytes) -> Any:
-    """All rows. Text is read as dictionaries: a long name that a million rows share is one text, not a million."""
-    check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
-                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
+    """All rows of a file whose footer was checked."""
+    file = _file(data)
     if (schema := file.schema_arrow).types != _READ:
         wrong = [f"{name} of {kind}" for name, kind, read in zip(COLUMNS, schema.types, _READ, strict=True)
                  if kind != read]  # fmt: skip
@@ -152,8 +128,8 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _columns(table: Any, metric: str) -> Columns | None:
-    """The rows of one metric; None where something in them may be refused, or they do not come in one piece."""
+def _columns(table: Any, metric: str) -> tuple[Columns, Numbers] | None:
+    """The items of one metric, and their rows; None where one may be refused, or they do not come in one piece."""
     if len(batches := table.to_batches()) != 1:
         return None
     columns = dict(zip(COLUMNS, batches[0].columns, strict=True))
@@ -167,7 +143,7 @@ def _columns(table: Any, metric: str) -> Columns | None:
     codes = columns["item"].indices.to_numpy()[keep]
     used = np.flatnonzero(np.bincount(codes)).tolist()
     used.sort(key=texts["item"].__getitem__)
-    names = _shared(tuple([texts["item"][code] for code in used]))
+    names = tuple([texts["item"][code] for code in used])
     if max(map(len, names), default=0) > LONGEST_NAME or len(set(names)) < len(names):
         return None
     places = np.zeros(len(texts["item"]), np.int64)
@@ -177,11 +153,5 @@ def _columns(table: Any, metric: str) -> Columns | None:
     values, weights = (columns[name].to_numpy()[keep] for name in ("score", "weight"))
     sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
              & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
-    found = Columns(metric, names, sides, seeds, places[codes], values, weights)
-    return found if sound.all() and found.all_differ() else None
-
-
-@lru_cache(maxsize=64)
-def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The same names as one object: the cells of a task have the same items."""
-    return names
+    layout = Layout(metric, names, sides, seeds, places[codes], weights)
+    return (Columns(layout, values), keep) if sound.all() and layout.all_differ() else None

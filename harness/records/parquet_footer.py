@@ -7,11 +7,25 @@ apache/parquet-format, src/main/thrift/parquet.thrift, whose names stand beside 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from harness.records.compact_thrift import BINARY, BOOL, I16, I32, I64, Free, Layout, ListOf, Reader, Shape, Struct
+from harness.records.compact_thrift import (
+    BINARY,
+    BOOL,
+    I16,
+    I32,
+    I64,
+    Free,
+    Layout,
+    ListOf,
+    Reader,
+    Shape,
+    Struct,
+    integer,
+)
 
 INT64: Final = 2
 DOUBLE: Final = 5
@@ -26,8 +40,9 @@ _ANY, _TEXT = Free(I64), Free(BINARY)
 """What nothing here asks for."""
 _STATISTICS: Layout = {1: _TEXT, 2: _TEXT, 3: _ANY, 4: _ANY, 5: _TEXT, 6: _TEXT, 7: BOOL, 8: BOOL}
 _COLUMN: Layout = {
-    1: I32, 2: ListOf(I32), 3: ListOf(BINARY), 4: I32, 5: _ANY, 6: Free(I64, "sizes"), 7: _ANY, 9: _ANY, 10: _ANY,
-    11: _ANY, 12: _STATISTICS, 13: ListOf({1: I32, 2: I32, 3: I32}), 16: {1: _ANY, 2: ListOf(_ANY), 3: ListOf(_ANY)},
+    1: I32, 2: ListOf(I32), 3: ListOf(BINARY), 4: I32, 5: Free(I64, "values"), 6: Free(I64, "sizes"),
+    7: Free(I64, "stored"), 9: Free(I64, "data"), 10: Free(I64, "index"), 11: Free(I64, "dictionary"), 12: _STATISTICS,
+    13: ListOf({1: I32, 2: I32, 3: I32}), 16: {1: _ANY, 2: ListOf(_ANY), 3: ListOf(_ANY)},
 }  # fmt: skip
 """ColumnMetaData: type, encodings, path_in_schema, codec, num_values, total_uncompressed_size, total_compressed_size,
 three offsets, statistics, encoding_stats, size_statistics."""
@@ -38,12 +53,56 @@ _GROUP: Layout = {1: ListOf(_CHUNK), 2: _ANY, 3: Free(I64, "rows"), 5: _ANY, 6: 
 _FILE: Layout = {1: I32, 2: ListOf(_ELEMENT), 3: Free(I64, "total"), 4: ListOf(_GROUP),
                  5: ListOf({1: BINARY, 2: BINARY}), 6: BINARY, 7: ListOf({1: {}})}  # fmt: skip
 """FileMetaData: version, schema, num_rows, row_groups, key_value_metadata, created_by, column_orders."""
+_PLACED = {"values": 5, "stored": 7, "dictionary": 11, "data": 9}
+"""Of a column: how many values, bytes of its pages, and where those of its dictionary and of its values begin."""
+_WRITER = b"parquet-cpp-arrow version "
+"""Of other writers Arrow reads some bytes more than a footer says."""
 _MAGIC = b"PAR1"
 _SHAPES, _LONGEST = 4, 10_000
 """So many shapes are kept, of footers of so many bytes: those of our writer have one and some 1300."""
 
 
-def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -> None:
+@dataclass(frozen=True)
+class Claims:
+    """What a footer of a known shape says of the pages of a table in one piece, an entry a column."""
+
+    shape: Shape
+    parts: Mapping[str, Sequence[bytes]]
+    """As `Shape.parts` gives them."""
+    footer: int
+    """Where the footer begins."""
+
+    def beside(self, data: bytes, column: int) -> Hashable | None:
+        """All that the values of the other columns follow from; None where one cannot say, as of another writer's file.
+
+        Two files that agree in this agree in all columns but this one: in what is said of them, in their bytes, and in
+        where these lie, before the pages of this column or behind them.
+        """
+        parts = self.parts
+        start, stop = self._pages(column)
+        if not len(_MAGIC) <= start < stop <= self.footer:
+            return None
+        said = [part for name in _PLACED for part in parts[name][:column]]
+        said += [*parts["total"], *parts["rows"], *parts["values"][column:], *parts["stored"][column + 1 :]]
+        places = [integer(part) - stop for name in ("dictionary", "data") for part in parts[name][column + 1 :]]
+        return self.shape, *said, *places, data[:start], data[stop : self.footer]
+
+    def apart(self, column: int) -> bool:
+        """Whether no other column has pages among those of this one. Files alike in `beside` are alike in this."""
+        start, stop = self._pages(column)
+        for other, data in enumerate(self.parts["data"]):
+            low, high = (len(_MAGIC), start) if other < column else (stop, self.footer)
+            first, last = self._pages(other)
+            if other != column and not low <= first < integer(data) < last <= high:
+                return False
+        return True
+
+    def _pages(self, column: int) -> tuple[int, int]:
+        first = integer(self.parts["dictionary"][column])
+        return first, first + integer(self.parts["stored"][column])
+
+
+def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -> Claims | None:
     """Refuse a file that is no flat table of these columns, or claims to be large.
 
     Args:
@@ -52,6 +111,9 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
         rows: most rows.
         size: most bytes of all pages, decompressed.
 
+    Returns:
+        What it says of the pages; None for a table in several pieces, and for what our writer does not write.
+
     Raises:
         ValueError: so it is; says what is wrong.
     """
@@ -59,8 +121,12 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
     if data[:4] != _MAGIC or data[-4:] != _MAGIC or not 0 < length <= len(data) - 12:
         raise ValueError("it has no footer of parquet at its end")
     footer = data[-8 - length : -8]
+    claims = None
     for shape in _shapes(tuple(columns)):
-        if (numbers := shape.numbers(footer)) is not None:
+        if (parts := shape.parts(footer)) is not None:
+            numbers = {name: [integer(part) for part in parts.get(name, ())] for name in ("total", "rows", "sizes")}
+            usual = all(len(parts.get(name, ())) == len(columns) for name in _PLACED) and "index" not in parts
+            claims = Claims(shape, parts, len(data) - 8 - length) if usual and _WRITER in footer else None
             break
     else:
         numbers = _read(footer, columns)
@@ -69,6 +135,7 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
         raise ValueError(f"it has {total} rows, at most {rows} are read")
     if min(sizes, default=0) < 0 or sum(sizes) > size:
         raise ValueError(f"it expands to more than {size} bytes")
+    return claims
 
 
 def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
@@ -84,10 +151,13 @@ def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
         raise ValueError(f"it is compressed by something else than {' or '.join(CODECS.values())}")
     sizes = [_of(chunk, 6) for chunk in chunks]
     numbers = {"total": [total], "rows": claimed, "sizes": sizes}
+    placed = {name: [chunk[field] for chunk in chunks if field in chunk] for name, field in _PLACED.items()}
     known = _shapes(tuple(columns))
     if len(footer) <= _LONGEST and len(known) < _SHAPES:
         shape = Shape(footer, _FILE)
-        known += [shape] if shape.numbers(footer) == numbers else []  # not where a field is there twice
+        parts = shape.parts(footer) or {}
+        read = {name: [integer(part) for part in parts.get(name, ())] for name in (*numbers, *placed)}
+        known += [shape] if read == numbers | placed else []  # not where a field is there twice
     return numbers
 
 

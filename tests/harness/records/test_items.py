@@ -136,6 +136,53 @@ def test_damaged_bytes_are_refused_or_read_alike(tmp_path: Path) -> None:
     assert refused > 100
 
 
+def both(path: Path) -> tuple[str, str]:
+    """What `read_table` and `read_items` say of a file; a refusal is one, whatever its words."""
+
+    def said(read: Any) -> str:
+        try:
+            return repr(list(read(path, "m")))
+        except UsageError:
+            return "refused"
+
+    return said(read_table), said(read_items)
+
+
+def test_whatever_byte_is_changed_a_layout_that_is_known_tells_nothing_else(tmp_path: Path) -> None:
+    """The scores of a file are read into the layout of one read before only where all else follows from equal bytes."""
+    path = tmp_path / "items.parquet"
+    seeded = [("base", None), ("attacked", 1), ("attacked", 2)]
+    write_items(path, [Item(side, "m", seed, name, index / 8, 2.0) for side, seed in seeded  # type: ignore[arg-type]
+                       for index, name in enumerate("abc")])  # fmt: skip
+    whole = path.read_bytes()
+    read_table(path, "m")
+    known = read_table(path, "m")
+    assert read_table(path, "m").layout is known.layout  # type: ignore[attr-defined]
+    outcomes = set()
+    for at in range(4, len(whole) - 8):
+        for flip in (1, 2, 128) if at % 3 else (3, 64):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            table, items = both(path)
+            assert table == items, (at, flip)
+            outcomes.add(items)
+    assert len(outcomes) > 50  # scores, weights, names, seeds and models that were changed, and read
+
+
+@given(st.lists(finite, min_size=6, max_size=6), st.integers(0, 3))
+def test_files_that_differ_in_scores_share_their_layout(
+    tmp_path_factory: pytest.TempPathFactory, scored: list[float], other: int
+) -> None:
+    path = tmp_path_factory.mktemp("items") / "items.parquet"
+    weight = [1.0, 2.0, 3.0, 4.0][other]
+    rows = [Item("reference", "m", seed, name, score, weight)
+            for (seed, name), score in zip([(s, n) for s in (5, 6) for n in "abc"], scored, strict=True)]  # fmt: skip
+    write_items(path, rows)
+    for _ in range(3):
+        table = read_table(path, "m")
+        assert list(table) == rows
+        assert repr(scores(table, "reference", "m")) == repr(scores(rows, "reference", "m"))
+
+
 def columns_of(**changes: Any) -> dict[str, Any]:
     """The columns of one good row, some of them changed."""
     row = {"model": pa.array(["base"]), "metric": pa.array(["m"]), "seed": pa.array([None], pa.int64()),
