@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.records.cell_files import MAX_BYTES
-from harness.records.item_table import Columns, Layout, Numbers
+from harness.records.item_table import Columns, ItemFrame, Numbers
 from harness.records.items import (
     COLUMNS,
     LARGEST_SCORE,
@@ -37,8 +37,9 @@ _PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
 _SEEDED = np.array([side in SEEDED for side in SIDES])
 
 _SCORE = COLUMNS.index("score")
-_LAYOUTS, _MANY_ROWS = 64, 20_000
-"""So many layouts are kept, of files of so many rows."""
+_MOST_FRAMES, _MOST_ROWS, _MOST_BYTES = 64, 20_000, 1 << 18
+"""So many frames are kept, of files of so many rows and bytes, with so many characters in names: some 100 MB at most.
+A cell has a tenth of that."""
 
 
 def rows(data: bytes, metric: str | None) -> list[Item]:
@@ -55,7 +56,7 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
     """`rows`, with arrays behind them where that is possible; it raises the same."""
     claims = check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
     beside = claims and claims.beside(data, _SCORE)
-    known = _layouts()
+    known = _frames()
     if beside is not None and (kept := known.get((metric, beside))) is not None:
         found = _scored(*kept, data)
         if found is not None:
@@ -67,16 +68,17 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
         made = None
     if made is None:
         return check_items(_items(table, metric))
-    columns, keep = made
-    if claims is not None and beside is not None and table.num_rows <= _MANY_ROWS and claims.apart(_SCORE):
-        if len(known) >= _LAYOUTS:
+    found, keep = made
+    small = max(len(data), sum(map(len, found.frame.names))) <= _MOST_BYTES and table.num_rows <= _MOST_ROWS
+    if claims is not None and beside is not None and small and claims.apart(_SCORE):
+        if len(known) >= _MOST_FRAMES:
             known.pop(next(iter(known)))
-        known[metric, beside] = columns.layout, keep, table.num_rows
-    return columns
+        known[metric, beside] = found.frame, keep, table.num_rows
+    return found
 
 
 @cache
-def _layouts() -> dict[Hashable, tuple[Layout, Numbers, int]]:
+def _frames() -> dict[Hashable, tuple[ItemFrame, Numbers, int]]:
     """By all that they follow from: what the last files had beside their scores, in which rows, and of how many.
 
     The cells of a task have the same items. Of one that has what another had, only the scores are read.
@@ -84,13 +86,13 @@ def _layouts() -> dict[Hashable, tuple[Layout, Numbers, int]]:
     return {}
 
 
-def _scored(layout: Layout, keep: Numbers, rows: int, data: bytes) -> Columns | None:
-    """The items of a file of a known layout; None where a score may be refused, or is not there."""
+def _scored(frame: ItemFrame, keep: Numbers, rows: int, data: bytes) -> Columns | None:
+    """The items of a file whose frame is known; None where a score may be refused, or is not there."""
     column = _file(data).read(columns=[COLUMNS[_SCORE]], use_threads=False).column(0)
     if column.null_count or len(column) != rows:
         return None
     values = column.to_numpy()[keep]
-    return Columns(layout, values) if (np.abs(values) <= LARGEST_SCORE).all() else None
+    return Columns(frame, values) if (np.abs(values) <= LARGEST_SCORE).all() else None
 
 
 def _file(data: bytes) -> Any:
@@ -153,5 +155,5 @@ def _columns(table: Any, metric: str) -> tuple[Columns, Numbers] | None:
     values, weights = (columns[name].to_numpy()[keep] for name in ("score", "weight"))
     sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
              & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
-    layout = Layout(metric, names, sides, seeds, places[codes], weights)
-    return (Columns(layout, values), keep) if sound.all() and layout.all_differ() else None
+    frame = ItemFrame(metric, names, sides, seeds, places[codes], weights)
+    return (Columns(frame, values), keep) if sound.all() and frame.all_differ() else None

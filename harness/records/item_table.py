@@ -14,7 +14,7 @@ Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-class Layout:
+class ItemFrame:
     """Which items were scored of which models: an entry a row of a file, whatever the scores are."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Layout:
         self._order = np.lexsort((seeds, items, sides))
         ends = np.searchsorted(sides[self._order], range(len(SIDES) + 1)).tolist()
         self._rows = {side: self._order[ends[place] : ends[place + 1]] for place, side in enumerate(SIDES)}
-        self._found: dict[str, tuple[Scores, Numbers] | str | None] = {}
+        self._found: dict[str, tuple[Scores, Numbers] | None] = {}
 
     def __len__(self) -> int:
         return len(self.sides)
@@ -48,16 +48,17 @@ class Layout:
         """See `harness.records.items.scores`; `values` has an entry a row."""
         if model not in self._found:
             self._found[model] = self._matrix(model)
-        found = self._found[model]
-        if isinstance(found, str):
-            raise ValueError(found)
-        if found is None:
+        if (found := self._found[model]) is None:
             return None
         like, rows = found
         return Scores(like.items, like.seeds, values[rows], like.weights)
 
-    def _matrix(self, model: Side) -> tuple[Scores, Numbers] | str | None:
-        """Of a model: all of its `Scores` but the values, and the rows these are in, (items, seeds); or why not."""
+    def _matrix(self, model: Side) -> tuple[Scores, Numbers] | None:
+        """Of a model: all of its `Scores` but the values, and the rows that these are in, (items, seeds).
+
+        Raises:
+            ValueError: two seeds did not score the same items with the same weights.
+        """
         rows = self._rows[model]
         if not len(rows):
             return None
@@ -67,23 +68,22 @@ class Layout:
         rows = rows.reshape(shape)
         seeds, items, weights = self.seeds[rows], self.items[rows], self.weights[rows]
         if (items != items[:, :1]).any() or (seeds != seeds[0]).any():
-            return f"the seeds of {model} did not score the same items in {self.metric!r}"
+            raise ValueError(f"the seeds of {model} did not score the same items in {self.metric!r}")
         if (weights != weights[:, :1]).any():
-            return f"the seeds of {model} weigh the same item differently in {self.metric!r}"
+            raise ValueError(f"the seeds of {model} weigh the same item differently in {self.metric!r}")
         whole = len(items) == len(self.names)
         names = self.names if whole else tuple(map(self.names.__getitem__, items[:, 0].tolist()))
-        named = tuple(seeds[0].tolist()) if model in SEEDED else (None,)
         own = weights[:, 0].copy()
         own.flags.writeable = False  # many cells have them
-        return Scores(names, named, np.empty(0), own), rows
+        return Scores(names, tuple(seeds[0].tolist()) if model in SEEDED else (None,), np.empty(0), own), rows
 
 
 class Columns(ItemTable):
     """Items of one metric, as arrays; all of them would pass `check_items`."""
 
-    def __init__(self, layout: Layout, values: Floats) -> None:
-        """`values`: the scores, one a row of the layout."""
-        self.layout, self.values = layout, values
+    def __init__(self, frame: ItemFrame, values: Floats) -> None:
+        """`values`: the scores, one a row of the frame."""
+        self.frame, self.values = frame, values
 
     def __len__(self) -> int:
         return len(self.values)
@@ -92,12 +92,12 @@ class Columns(ItemTable):
         return list(self)[index]
 
     def __iter__(self) -> Iterator[Item]:
-        layout = self.layout
-        arrays = (layout.sides, layout.seeds, layout.items, self.values, layout.weights)
+        frame = self.frame
+        arrays = (frame.sides, frame.seeds, frame.items, self.values, frame.weights)
         for side, seed, item, value, weight in zip(*(array.tolist() for array in arrays), strict=True):
             model = SIDES[side]
-            yield Item(model, layout.metric, seed if model in SEEDED else None, layout.names[item], value, weight)
+            yield Item(model, frame.metric, seed if model in SEEDED else None, frame.names[item], value, weight)
 
     def scores(self, model: Side, metric: str) -> Scores | None:
         """See `harness.records.items.scores`."""
-        return self.layout.scores(model, self.values) if metric == self.layout.metric else None
+        return self.frame.scores(model, self.values) if metric == self.frame.metric else None

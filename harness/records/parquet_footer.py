@@ -56,10 +56,10 @@ _FILE: Layout = {1: I32, 2: ListOf(_ELEMENT), 3: Free(I64, "total"), 4: ListOf(_
 _PLACED = {"values": 5, "stored": 7, "dictionary": 11, "data": 9}
 """Of a column: how many values, bytes of its pages, and where those of its dictionary and of its values begin."""
 _WRITER = b"parquet-cpp-arrow version "
-"""Of other writers Arrow reads some bytes more than a footer says."""
+"""Ours. Of old files of parquet-mr, Arrow reads some bytes more than their footers say (PARQUET-816)."""
 _MAGIC = b"PAR1"
 _SHAPES, _LONGEST = 4, 10_000
-"""So many shapes are kept, of footers of so many bytes: those of our writer have one and some 1300."""
+"""So many shapes are kept, the last ones, of footers of so many bytes: those of our writer have few and some 1300."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ class Claims:
         """
         parts = self.parts
         start, stop = self._pages(column)
-        if not len(_MAGIC) <= start < stop <= self.footer:
+        if not len(_MAGIC) <= start < integer(parts["data"][column]) < stop <= self.footer:
             return None
+        # Columns behind this one begin later where its scores take more bytes: of them the distance is the same.
         said = [part for name in _PLACED for part in parts[name][:column]]
         said += [*parts["total"], *parts["rows"], *parts["values"][column:], *parts["stored"][column + 1 :]]
         places = [integer(part) - stop for name in ("dictionary", "data") for part in parts[name][column + 1 :]]
@@ -126,7 +127,7 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
         if (parts := shape.parts(footer)) is not None:
             numbers = {name: [integer(part) for part in parts.get(name, ())] for name in ("total", "rows", "sizes")}
             usual = all(len(parts.get(name, ())) == len(columns) for name in _PLACED) and "index" not in parts
-            claims = Claims(shape, parts, len(data) - 8 - length) if usual and _WRITER in footer else None
+            claims = Claims(shape, parts, len(data) - 8 - length) if usual else None
             break
     else:
         numbers = _read(footer, columns)
@@ -153,17 +154,18 @@ def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
     numbers = {"total": [total], "rows": claimed, "sizes": sizes}
     placed = {name: [chunk[field] for chunk in chunks if field in chunk] for name, field in _PLACED.items()}
     known = _shapes(tuple(columns))
-    if len(footer) <= _LONGEST and len(known) < _SHAPES:
+    if len(footer) <= _LONGEST and found.get(6, b"").startswith(_WRITER):
         shape = Shape(footer, _FILE)
         parts = shape.parts(footer) or {}
         read = {name: [integer(part) for part in parts.get(name, ())] for name in (*numbers, *placed)}
         known += [shape] if read == numbers | placed else []  # not where a field is there twice
+        del known[:-_SHAPES]
     return numbers
 
 
 @cache
 def _shapes(columns: tuple[str, ...]) -> list[Shape]:
-    """Of the footers with these columns that were read before: looking at one of these takes a fiftieth of the time."""
+    """Of our footers with these columns, as read before: looking at one of these takes a fiftieth of the time."""
     return []
 
 

@@ -58,7 +58,8 @@ def test_the_command_ends_in_one_line_and_the_same_command_goes_on(full: str, di
     where, out = command.index(f"--{full}") + 1, tmp_path / "out"
     command[where] = str(disk / full)
     out = disk / "out" if full == "out" else out
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment(), text=True, **pipes) as run:
         limit = time.monotonic() + 120
         while not records(out) and run.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
