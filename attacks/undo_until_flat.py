@@ -37,7 +37,7 @@ class UndoUntilFlat(Attack):
         """See `harness.plugins.Attack`."""
         from attacks.until_flat import longer_and_longer
 
-        return longer_and_longer(undo_of(released), self.settings, released, context)
+        return longer_and_longer(undo_of(released), self.settings, released, context, [self.settings.learning_rate])
 
 
 def undo_of(released: Released) -> str:

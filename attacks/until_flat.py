@@ -2,12 +2,13 @@
 
 A lock that only slows training down is safe within any budget that is short enough. Every run starts from the released
 weights with a schedule of its own, as a longer attack would; the best by the selection split is kept. All runs are on
-the bill.
+the bill. The report says whether the curve was flat at the end, or the doublings or the budget were used up.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 AS_GIVEN = ("max_steps",)
 """A trial that did best in half of the steps would halve the first run, and with it all others."""
+FAR = 10
+"""A rate so many times from the default is what a search of short runs takes against a lock that moves it. What is best
+for a while may not be best in the end, so both are trained until they are flat."""
 LIMITS = ("steps", "tokens", "flops", "seconds")
 
 
@@ -51,10 +55,14 @@ class UntilFlat(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        return longer_and_longer("full", self.settings, released, context)
+        usual, given = float(FullSettings.model_fields["learning_rate"].default), self.settings.learning_rate
+        far = max(usual, given) > FAR * min(usual, given)
+        return longer_and_longer("full", self.settings, released, context, [given, usual] if far else [given])
 
 
-def longer_and_longer(name: str, settings: Any, released: Released, context: AttackContext) -> Attacked:
+def longer_and_longer(
+    name: str, settings: Any, released: Released, context: AttackContext, rates: Sequence[float]
+) -> Attacked:
     """The attack `name` on copies of the released model with twice the steps each time; the best, at the cost of all.
 
     Args:
@@ -62,30 +70,36 @@ def longer_and_longer(name: str, settings: Any, released: Released, context: Att
         settings: its `max_steps` is that of the first run; what the attack knows of the rest is given to it.
         released: stays as it is.
         context: a lock that is undone once is paid once.
+        rates: learning rates; each goes on until its own curve is flat.
     """
     kind = registry.attacks().get(name)
     fields = {key: value for key, value in settings.model_dump().items() if key in kind.Settings.model_fields}
     context = replace(context, undone=context.undone or Undone(paid_again=False))
     released.model.to(device="cpu")  # each run takes a copy of its own to the device
     trained: list[TrainResult] = []
+    told: list[dict[str, Any]] = []
     best, kept = 0, None
+    rising: dict[float, float | None] = dict.fromkeys(rates)  # the best end of each rate whose curve is not flat yet
     for doubling in range(settings.doublings + 1):
         before, steps = context.meter.total, settings.max_steps * 2**doubling
-        chosen = {**fields, "max_steps": steps, "eval_points": max(1, settings.eval_points)}
-        folder = context.folder / f"{steps}_steps"
-        folder.mkdir(parents=True, exist_ok=True)
-        copied = replace(released, model=copy.deepcopy(released.model))
-        run = kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder))
-        trained.append(run.training)
-        gained = _end(run.training) - _end(trained[best])
-        rose = _end(trained[best]) - _start(trained[0])
-        if kept is None or gained > 0:  # on the host: the next run has the device to itself
-            best, kept = doubling, replace(run, model=run.model.to(device="cpu"))
-        if (doubling and gained < settings.flat * abs(rose)) or not _affords_twice(context.meter, before):
+        for rate, led in list(rising.items()):
+            chosen = {**fields, "max_steps": steps, "eval_points": max(1, settings.eval_points), "learning_rate": rate}
+            folder = context.folder / f"{steps}_steps_{rate:g}"
+            folder.mkdir(parents=True, exist_ok=True)
+            copied = replace(released, model=copy.deepcopy(released.model))
+            run = kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder))
+            trained.append(run.training)
+            end = _end(run.training)
+            told.append({"steps": steps, "learning_rate": rate, "score": end})
+            if kept is None or end > _end(trained[best]):  # on the host: the next run has the device to itself
+                best, kept = len(trained) - 1, replace(run, model=run.model.to(device="cpu"))
+            rising[rate] = end if led is None else max(end, led)
+            if led is not None and end - led < settings.flat * abs(led - _start(trained[0])):
+                del rising[rate]
+        if not rising or not _affords_twice(context.meter, before):
             break
     assert kept is not None
-    report = {**kept.report, "attack": name, "chosen": best,
-              "runs": [{"steps": each.steps, "score": _end(each)} for each in trained]}  # fmt: skip
+    report = {**kept.report, "attack": name, "chosen": best, "runs": told, "flat": not rising}
     return replace(kept, model=kept.model.to(device=context.device), report=report,
                    training=replace(trained[best], trajectory=_joined(trained, best)))  # fmt: skip
 

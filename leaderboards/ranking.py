@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,7 @@ from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
 from leaderboards.index import Index
-from leaderboards.soundness import uncounted_warnings, warnings
+from leaderboards.soundness import warnings
 from leaderboards.standing import CEILINGS, Standing, places, standard, standing, suite_attacks, within
 from leaderboards.units import budget_label
 
@@ -67,7 +67,7 @@ class BoardRow(Settings):
     lock_seconds: float | None = None
     """Seconds to make the lock."""
     kept_bytes_ratio: float | None = None
-    """Largest bytes kept for backward of an attack over those of its own reference."""
+    """Largest bytes kept for backward of an attack over those of its own reference, in micro-batches of one size."""
     cost_to_recover: dict[str, CostToRecover] = Field(default_factory=dict)
     """By threshold, the cheapest over the ranked attacks."""
     n_attacks: int = 0
@@ -150,7 +150,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
     views = within(cells, result, known)
     found = warnings(result, records)
     for ceiling, (view, part) in views.items():
-        more = uncounted_warnings(view, [cell.record for cell in part])
+        more = warnings(view, [cell.record for cell in part])
         found += [f"among those who know at most the {ceiling}, {text}" for text in more if text not in found]
     return BoardRow(
         key=key, model=first.name("model"), defense=defense, task=first.name("task"),
@@ -185,11 +185,23 @@ def perplexity_ratio(record: Record) -> float | None:
 
 
 def kept_ratio(record: Record) -> float | None:
-    """Bytes kept for backward, attack over reference; None when either did not run."""
+    """Bytes kept for backward a sequence of the micro-batch, attack over reference; None when either did not run.
+
+    A search may choose another batch on the locked model than on the base: that is no memory of the lock's.
+    """
     attack, reference = record.cost.attack, record.cost.reference
     if attack is None or reference is None or not reference.kept_for_backward_bytes:
         return None
-    return _finite(attack.kept_for_backward_bytes / reference.kept_for_backward_bytes)
+    larger = _micro_batch(record, "attacked") / _micro_batch(record, "reference")
+    return _finite(attack.kept_for_backward_bytes / reference.kept_for_backward_bytes / larger)
+
+
+def _micro_batch(record: Record, side: Literal["attacked", "reference"]) -> int:
+    """Sequences of a micro-batch, as searched; 1 where the attack has no such setting."""
+    found = getattr(record.search, side) if record.search else None
+    settings = found.attack if found else record.spec["attack"]
+    size = settings.get("per_device_train_batch_size") if isinstance(settings, dict) else None
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def _cheapest(records: Iterable[Record], level: str) -> CostToRecover:

@@ -75,6 +75,33 @@ def test_a_budget_without_room_for_twice_as_much_ends_it(
     assert [run["steps"] for run in result.report["runs"]] == lengths
 
 
+@pytest.mark.parametrize(("rate", "lengths", "flat"), [
+    (2e-3, [10, 20, 40], False), (5e-4, [10, 20], True), (6e-7, [10, 10, 20, 20, 40], False),
+])  # fmt: skip
+def test_a_rate_far_from_the_default_is_tried_beside_it_until_each_is_flat(
+    rate: float, lengths: list[int], flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is best for a short run against a lock that moves the rate is not what is best for a long one."""
+    ends = {2e-3: {10: 0.2, 20: 0.9, 40: 2.5}, 5e-4: {10: 1.0, 20: 1.02}, 6e-7: {10: 1.0, 20: 1.02}}
+
+    def finetune(model: Any, tokenizer: Any, where: Any, settings: Any, **options: Any) -> TrainResult:
+        steps = settings.max_steps
+        where.meter.charge(Bill(steps=steps, tokens=steps, forward_flops=steps))
+        scores = {0: 0.0, steps: ends[settings.learning_rate][steps]}
+        points = [TrajectoryPoint(step=step, tokens=0, flops=0, score=score) for step, score in scores.items()]
+        return TrainResult(steps=steps, losses=[1.0], trajectory=points)
+
+    monkeypatch.setattr("harness.finetune.finetune", finetune)
+    where = context()
+    attack = build("until_flat", max_steps=10, doublings=2, learning_rate=rate)
+    report = attack.attack(released("llama"), where).report
+    assert [run["steps"] for run in report["runs"]] == lengths
+    assert {run["learning_rate"] for run in report["runs"]} == ({rate, 2e-3} if rate < 1e-5 else {rate})
+    assert report["flat"] is flat
+    assert report["runs"][report["chosen"]]["score"] == max(run["score"] for run in report["runs"])
+    assert where.meter.bills["attack"].steps == sum(lengths)
+
+
 def test_without_a_probe_the_loss_says_when_it_is_flat() -> None:
     where = dataclasses.replace(context(), probe=None)
     result = build("until_flat", max_steps=4, doublings=2).attack(released("llama"), where)

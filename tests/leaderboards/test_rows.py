@@ -9,7 +9,7 @@ from record_factory import make_cell
 from harness.records.sections import Flag
 from leaderboards.cell_table import cells_of
 from leaderboards.load import Results, Skipped
-from leaderboards.ranking import rank
+from leaderboards.ranking import kept_ratio, rank
 from leaderboards.rows import board_rows, cell_rows
 from leaderboards.units import budget_label
 
@@ -66,6 +66,20 @@ def test_unranked_locks_come_last_with_a_reason() -> None:
 def test_settings_of_a_lock_are_told_apart() -> None:
     rows = rank([make_cell(defense={"name": "dlr", "depth": depth}) for depth in (8, 16)])
     assert {row.defense for row in rows} == {"dlr (depth=8)", "dlr (depth=16)"}
+
+
+@pytest.mark.parametrize(("attacked", "reference", "ratio"), [(8, 8, 3.0), (16, 8, 1.5), (4, 8, 6.0), (None, 8, 3 * 8)])
+def test_kept_bytes_are_compared_in_micro_batches_of_one_size(
+    attacked: int | None, reference: int, ratio: float
+) -> None:
+    """A search may choose another batch on either model; that is no memory of the lock's."""
+    from harness.search.curve import SearchCurve, Searches
+
+    made = [SearchCurve(attack={"name": "full"} if size is None else {"per_device_train_batch_size": size})
+            for size in (attacked, reference)]  # fmt: skip
+    cell = make_cell(attack="full", kept=6 << 20)
+    record = cell.record.model_copy(update={"search": Searches(attacked=made[0], reference=made[1])})
+    assert kept_ratio(record) == pytest.approx(ratio)
 
 
 def test_costs_and_exclusions_are_carried() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from record_factory import make_cell
 
+from harness.bill import Bill
 from harness.numbers.robustness import robustness
 from harness.records.sections import Flag
 from leaderboards.load import Results
@@ -106,3 +107,15 @@ def test_an_undo_that_a_longer_reference_hides_is_named(times: float, recovery: 
     found = length_warnings(robustness(cells), [each.record for each in cells])
     assert [line.startswith("undo_it recovers") and "against for_long" in line for line in found] == [True] * named
     assert named == any("undo_it recovers" in line for row in rank(cells) for line in row.warnings)
+
+
+def test_it_is_named_among_those_who_know_as_little_where_an_undo_trained_as_long() -> None:
+    short = make_cell(attack="short", recovery=1.0, gain=0.4, knowledge="recipe")
+    long = make_cell(attack="for_long", recovery=0.3, gain=0.8, knowledge="recipe")
+    undo = make_cell(attack="undo_it", recovery=1.0, gain=0.8)
+    dear = long.record.cost.model_copy(update={"reference": Bill(forward_flops=1e13)})
+    cells = [short, undo, replace(long, record=long.record.model_copy(update={"cost": dear}))]
+    (row,) = rank(cells)
+    assert row.worst_attack == "undo_it"
+    assert [text.partition(" recovers")[0] for text in row.warnings if "short recovers" in text] == [
+        f"among those who know at most the {name}, short" for name in ("recipe", "family")]  # fmt: skip
