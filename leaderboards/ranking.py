@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,7 @@ from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
 from leaderboards.index import Index
-from leaderboards.soundness import warnings
+from leaderboards.soundness import micro_batch, warnings
 from leaderboards.standing import CEILINGS, Standing, places, standard, standing, suite_attacks, within
 from leaderboards.units import budget_label
 
@@ -192,16 +192,8 @@ def kept_ratio(record: Record) -> float | None:
     attack, reference = record.cost.attack, record.cost.reference
     if attack is None or reference is None or not reference.kept_for_backward_bytes:
         return None
-    larger = _micro_batch(record, "attacked") / _micro_batch(record, "reference")
+    larger = micro_batch(record, "attacked") / micro_batch(record, "reference")
     return _finite(attack.kept_for_backward_bytes / reference.kept_for_backward_bytes / larger)
-
-
-def _micro_batch(record: Record, side: Literal["attacked", "reference"]) -> int:
-    """Sequences of a micro-batch, as searched; 1 where the attack has no such setting."""
-    found = getattr(record.search, side) if record.search else None
-    settings = found.attack if found else record.spec["attack"]
-    size = settings.get("per_device_train_batch_size") if isinstance(settings, dict) else None
-    return size if isinstance(size, int) and size > 0 else 1
 
 
 def _cheapest(records: Iterable[Record], level: str) -> CostToRecover:

@@ -6,6 +6,7 @@ Warnings only. They say where an attack was weaker than it should have been, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from harness.numbers.robustness import AttackOutcome, Robustness
 from harness.records.record import Record
@@ -26,7 +27,8 @@ def warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
     ranked = {cell for outcome in result.attacks for cell in outcome.ids}
     targets = {record.id: record.provenance.targets for record in records if record.id in ranked}
     return [*superset_warnings(result.attacks, targets), *collapse_warnings(result),
-            *uncounted_warnings(result, records), *length_warnings(result, records)]  # fmt: skip
+            *uncounted_warnings(result, records), *length_warnings(result, records),
+            *memory_warnings(result, records)]  # fmt: skip
 
 
 def uncounted_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
@@ -72,6 +74,31 @@ def length_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
                     "flatter the lock; let the attack train as long")  # fmt: skip
             found.append((record.recovery.value or 0.0, text))
     return [max(found)[1]] if found else []
+
+
+def memory_warnings(result: Robustness, records: Sequence[Record]) -> list[str]:
+    """Attacks that ran out of memory where nobody tried them in smaller micro-batches.
+
+    With as many sequences a step (gradient accumulation) those follow the same trajectory, and keep less for backward.
+    """
+    by_id = {record.id: record for record in records}
+    sizes = {cell: (record.name("attack"), micro_batch(record, "attacked")) for cell, record in by_id.items()}
+    ran = {sizes[cell] for one in result.attacks if not one.out_of_memory for cell in one.ids if cell in sizes}
+    found = []
+    for one in result.attacks:
+        name, size = sizes.get(one.ids[0], ("", 1))
+        if one.out_of_memory and size > 1 and not any(other == name and smaller < size for other, smaller in ran):
+            found.append(f"{one.label} ran out of memory in micro-batches of {size} and was not tried in smaller ones, "
+                         "which with gradient accumulation learn the same: the row may flatter the lock")  # fmt: skip
+    return found
+
+
+def micro_batch(record: Record, side: Literal["attacked", "reference"]) -> int:
+    """Sequences of a micro-batch, as searched; 1 where the attack has no such setting."""
+    found = getattr(record.search, side) if record.search else None
+    settings = found.attack if found else record.spec["attack"]
+    size = settings.get("per_device_train_batch_size") if isinstance(settings, dict) else None
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def superset_warnings(outcomes: Sequence[AttackOutcome], targets: Mapping[str, Sequence[str]]) -> list[str]:

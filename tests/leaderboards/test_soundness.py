@@ -119,3 +119,15 @@ def test_it_is_named_among_those_who_know_as_little_where_an_undo_trained_as_lon
     assert row.worst_attack == "undo_it"
     assert [text.partition(" recovers")[0] for text in row.warnings if "short recovers" in text] == [
         f"among those who know at most the {name}, short" for name in ("recipe", "family")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sizes", "named"), [((8,), True), ((1,), False), ((8, 4), False), ((4, 8), True)])
+def test_an_attack_that_ran_out_of_memory_in_large_micro_batches_alone_is_named(
+    sizes: tuple[int, ...], named: bool
+) -> None:
+    """The first of `sizes` ran out of memory, the others did not."""
+    attacks = [{"name": "full", "per_device_train_batch_size": size} for size in sizes]
+    cells = [make_cell(attack=attacks[0], status="out_of_memory"), make_cell(attack="lora"),
+             *(make_cell(attack=attack) for attack in attacks[1:])]  # fmt: skip
+    (row,) = rank(cells)
+    assert any("ran out of memory in micro-batches of 8" in text or "of 4" in text for text in row.warnings) == named
