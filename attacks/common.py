@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from harness.plugins import AttackContext, Context, Released
 
+ORDINARY_DROPOUT = 0.1
+"""The rate of the architectures that have any; a config that asks for 0.9 trains nothing."""
 Undo = Callable[..., dict[str, Any]]
 """(model, tokenizer, settings, context) to JSON for the report; changes the model in place, on the bill `undo`."""
 
@@ -35,16 +37,26 @@ def lock_settings(released: Released, name: str) -> Mapping[str, Any] | None:
 def prepare(model: PreTrainedModel, context: Context, device: str | None = None) -> PreTrainedModel:
     """The released model as an adversary loads it to train: fp32 master weights, every parameter frozen.
 
-    They lie on `device`, by default the context's. A released model may arrive frozen, in bf16 or with recomputation
-    switched on; none of that may survive.
+    They lie on `device`, by default the context's. A released model may arrive frozen, in bf16, with recomputation
+    switched on, or with a dropout that spoils training and that nobody sees who only runs it; none of that may survive.
     """
     import torch
 
     model = model.to(device=device or context.device, dtype=torch.float32)
     if model.is_activation_checkpointing:
         model.activation_checkpointing_disable()
+    limit_dropout(model)
     model.requires_grad_(False)
     return model
+
+
+def limit_dropout(model: PreTrainedModel) -> None:
+    """Bring dropout of any kind down to what architectures are trained with, wherever a model keeps its rates."""
+    for place in (model.config, *model.modules()):
+        for name, rate in list(vars(place).items()):
+            named = "drop" in name or (name == "p" and "Dropout" in type(place).__name__)
+            if named and isinstance(rate, float) and rate > ORDINARY_DROPOUT:
+                setattr(place, name, ORDINARY_DROPOUT)
 
 
 def unfreeze(model: PreTrainedModel, chosen: Callable[[str], bool] = lambda name: True) -> list[str]:

@@ -89,13 +89,13 @@ def longer_and_longer(
             copied = replace(released, model=copy.deepcopy(released.model))
             run = kind(kind.Settings.parse(chosen, name)).attack(copied, replace(context, folder=folder))
             trained.append(run.training)
-            end = _end(run.training)
+            start, end = _start(trained[0]), _end(run.training)
             told.append({"steps": steps, "learning_rate": rate, "score": end})
             if kept is None or end > _end(trained[best]):  # on the host: the next run has the device to itself
                 best, kept = len(trained) - 1, replace(run, model=run.model.to(device="cpu"))
             rising[rate] = end if led is None else max(end, led)
-            if led is not None and end - led < settings.flat * abs(led - _start(trained[0])):
-                del rising[rate]
+            if led is not None and led > start and end - led < settings.flat * (led - start):
+                del rising[rate]  # a rate that has brought nothing yet is not flat: it may need its time
         if not rising or not _affords_twice(context.meter, before):
             break
     assert kept is not None

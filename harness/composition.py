@@ -87,8 +87,11 @@ def compose(kinds: Mapping[str, type[Defense]]) -> type[Composition]:
     """The class of the defense whose parts are `kinds`, in order.
 
     Raises:
-        UsageError: a part cannot do with its default settings.
+        UsageError: a part cannot do with its default settings, or pretrains a model: what the whole is to be compared
+            with is then not the base, and a control of a composition there is none.
     """
+    if own := [name for name, kind in kinds.items() if kind.pretrains]:
+        raise UsageError(f"defense {SIGN.join(kinds)!r}: {own[0]} pretrains a model, and so cannot be one of several")
     fields: dict[str, Any] = {name: (kind.Settings, kind.Settings.parse({}, f"defense.{name}"))
                               for name, kind in kinds.items()}  # fmt: skip
     settings = create_model("CompositionSettings", __base__=Settings, **fields)

@@ -193,9 +193,12 @@ class Stock:
 
     def bf16(self, spec: Spec, model: PreTrainedModel) -> bool:
         """What `spec.precision` means here for this model."""
+        from harness.models.precision import survives_bf16
+
         if spec.precision != "auto":
             return spec.precision == "bf16"
-        return probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
+        pays = probes.check("bf16") is None and model.num_parameters() >= BF16_PAYS_FROM
+        return pays and survives_bf16(model)
 
     def _corpus(self, name: str, split: str) -> list[str]:
         """What a lock may read: the corpus's training documents, every `LOCK_HELDOUT`th kept for the lock's own checks.

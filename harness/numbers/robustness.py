@@ -144,9 +144,8 @@ def _sort(
         record, label = cell.record, label_of(known, attack_of(cell.record))
         base = cell.models.get("base")
         reason = _why_not(record)
-        if reason is None and record.status == "out_of_memory" and base is None:
-            memory[label].append(cell)
-            continue
+        if reason is None and record.status == "out_of_memory" and "reference" not in cell.models:
+            reason = "the same attack on the base ran out of memory too, or was never made"
         if reason is None and base is None:
             reason = "the base was not scored"
         if reason is None and base is not None:

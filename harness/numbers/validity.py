@@ -106,11 +106,6 @@ def run_flags(run: RunSummary, who: str) -> list[Flag]:
     elif idle := _idle(run.targets, run.trained):
         detail = f"{who}: {len(idle)} targets hold no trained tensor: {_some(idle)}"
         flags.append(_flag("untrained_targets", "error", detail))
-    if run.trainable_parameters is not None and run.parameters and not run.adapter:
-        share = run.trainable_parameters / run.parameters
-        if share < MIN_SHARE:
-            detail = f"{who}: trains {share:.2e} of the parameters, less than {MIN_SHARE}"
-            flags.append(_flag("small_share", "error", detail))
     if any(loss is None or not math.isfinite(loss) for loss in run.losses):
         flags.append(_flag("diverged", "warning", f"{who}: the loss was not finite at some step"))
     return flags
@@ -147,12 +142,22 @@ def digest_flags(weights: Weights, defense: str) -> list[Flag]:
 
 
 def share_flags(attacked: Sequence[RunSummary], reference: Sequence[RunSummary]) -> list[Flag]:
-    """An attack that trains much less of the locked model than of the base: its targets missed what the lock put in."""
+    """An attack that trains much less of the locked model than of the base: its targets missed what the lock put in.
+
+    A part that is next to nothing of the model, without adapters, is an error: unless it is the same part of the base,
+    as the head of a large classifier is.
+    """
     ours, theirs = (min((run.trainable_parameters or 0 for run in runs), default=0) for runs in (attacked, reference))
-    if not ours or ours >= MIN_OF_REFERENCE * theirs:
-        return []
-    detail = f"attack: trains {ours} parameters of the locked model, but {theirs} of the base"
-    return [_flag("share_below_reference", "warning", detail)]
+    parameters = max((run.parameters or 0 for run in attacked if not run.adapter), default=0)
+    less = ours < MIN_OF_REFERENCE * theirs
+    flags = []
+    if ours and ours < MIN_SHARE * parameters and (less or not theirs):
+        detail = f"attack: trains {ours / parameters:.2e} of the parameters, less than {MIN_SHARE}"
+        flags.append(_flag("small_share", "error", detail))
+    if ours and less:
+        detail = f"attack: trains {ours} parameters of the locked model, but {theirs} of the base"
+        flags.append(_flag("share_below_reference", "warning", detail))
+    return flags
 
 
 def collapse_flags(utility: Utilities, gain: Interval | None) -> list[Flag]:

@@ -44,6 +44,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> list[
     ({10: 1.0, 20: 2.0, 40: 3.0, 80: 4.0}, [10, 20, 40, 80], 3),
     ({10: 1.0, 20: 0.5}, [10, 20], 0),
     ({10: -1.0, 20: -0.5, 40: 3.0, 80: 3.0}, [10, 20, 40, 80], 2),
+    ({10: -5.0, 20: -4.875, 40: 2.0, 80: 2.03125}, [10, 20, 40, 80], 3),
+    ({10: -3.0, 20: -4.0, 40: -5.0, 80: -5.0}, [10, 20, 40, 80], 0),
 ])  # fmt: skip
 def test_it_doubles_until_that_brings_nothing_and_keeps_the_best(
     scores: dict[int, float], lengths: list[int], chosen: int, monkeypatch: pytest.MonkeyPatch

@@ -174,3 +174,10 @@ def test_a_locked_folder_with_an_unknown_part_is_refused(model: str, tmp_path: P
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match=r"unknown defense 'gone'"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("defense", ["pmp+specdef", "dlr+pmp"])
+def test_a_lock_that_pretrains_is_no_part_of_several(defense: str) -> None:
+    """What it is compared with is a control of its own, and not the base."""
+    with pytest.raises(UsageError, match="pmp pretrains a model"):
+        registry.defenses().get(defense)

@@ -78,6 +78,18 @@ def test_running_out_of_memory_counts_as_nothing_recovered_and_is_named() -> Non
     assert robustness([memory, make_cell(attack="lora", recovery=0.7)]).worst_attack == "lora"
 
 
+@pytest.mark.parametrize("kept", [("base", "locked"), ()])
+def test_a_budget_that_is_too_small_for_the_base_too_says_nothing_of_a_lock(kept: tuple[str, ...]) -> None:
+    whole = make_cell(attack="full", status="out_of_memory", reason="cap")
+    starved = dataclasses.replace(whole, items=[item for item in whole.items if item.model in kept])
+    found = robustness([starved])
+    assert (found.robustness.value, found.attacks) == (None, [])
+    assert [one.attack for one in found.excluded] == ["full"]
+    assert "on the base ran out of memory too" in found.excluded[0].reason
+    both = robustness([starved, make_cell(attack="lora", recovery=0.5)])
+    assert [one.label for one in both.attacks] == ["lora"]
+
+
 def test_a_lock_under_which_everything_ran_out_of_memory_has_no_lower_bound() -> None:
     found = robustness([make_cell(attack="full", status="out_of_memory")])
     assert (found.robustness.value, found.robustness.low) == (1.0, None)

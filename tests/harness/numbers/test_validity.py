@@ -34,7 +34,6 @@ def test_a_sound_cell_has_no_flags() -> None:
 @pytest.mark.parametrize(("fault", "flag"), [
     ({"unmoved": ["layer.7"]}, "unmoved"), ({"missing_gradients": ["layer.7"]}, "missing_gradients"),
     ({"nonfinite_gradients": ["layer.7"]}, "nonfinite_gradients"), ({"trained": []}, "nothing_trained"),
-    ({"parameters": 10**6}, "small_share"),
 ])  # fmt: skip
 @pytest.mark.parametrize("side", ["attacked", "reference"])
 def test_a_run_that_did_not_train_is_an_error(fault: dict[str, Any], flag: str, side: str) -> None:
@@ -45,8 +44,23 @@ def test_a_run_that_did_not_train_is_an_error(fault: dict[str, Any], flag: str, 
         assert "layer.7" in found[flag].detail
 
 
+@pytest.mark.parametrize(("ours", "theirs", "flagged"), [
+    (500, 500, []), (500, 900, []), (500, 1100, ["share_below_reference", "small_share"]),
+    (1100, 9000, ["share_below_reference"]),
+])  # fmt: skip
+def test_next_to_nothing_of_a_model_is_an_error_where_more_of_the_base_is_trained(
+    ours: int, theirs: int, flagged: list[str]
+) -> None:
+    """The head of a large classifier is as little of the base; targets that missed what a lock put in are not."""
+    runs = [[run(parameters=10**6, trainable_parameters=number)] * 2 for number in (ours, theirs)]
+    found = flags(*runs)
+    assert sorted(found) == flagged
+    assert "small_share" not in found or found["small_share"].severity == "error"
+
+
 def test_a_small_share_is_the_point_of_adapters() -> None:
-    assert flags([run(parameters=10**6, trained=["q.lora_A", "q.lora_B"]), run()]) == {}
+    few = run(parameters=10**7, trainable_parameters=500, trained=["q.lora_A", "q.lora_B"])
+    assert list(flags([few, few], [run(trainable_parameters=2000)] * 2)) == ["share_below_reference"]
 
 
 def test_a_target_without_a_trained_tensor_is_an_error() -> None:
