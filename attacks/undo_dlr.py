@@ -36,8 +36,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def dlr_nets(model: nn.Module) -> dict[str, nn.Module]:
-    """The DLR-Nets of a model by path; by class name, because remote code brings a class of its own."""
-    return {name: module for name, module in model.named_modules() if type(module).__name__ == "DLRNet"}
+    """The DLR-Nets of a model by path; by the name of a class, or of one it derives from: remote code brings its own."""
+    return {name: module for name, module in model.named_modules()
+            if any(kind.__name__ == "DLRNet" for kind in type(module).__mro__)}  # fmt: skip
 
 
 def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: RedistillSettings,

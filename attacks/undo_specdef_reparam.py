@@ -91,16 +91,21 @@ def _undo(model: PreTrainedModel, settings: UndoSpecDefReparamSettings, context:
 
 def chains_of(model: PreTrainedModel, context: AttackContext) -> list[list[str]]:
     """See `attacks.linear_pairs.find_chains`; on random tokens, charged."""
-    import torch
-
     from attacks.linear_pairs import find_chains
-    from harness.seeds import derive
 
-    generator = torch.Generator().manual_seed(derive(context.seed, "probe"))
-    size = model.get_input_embeddings().weight.shape[0]
-    ids = torch.randint(size, (1, PROBE_TOKENS), generator=generator).to(context.device)
+    ids = probe_ids(model, context.seed)
     with context.meter.measure():
         return find_chains(model, ids)
+
+
+def probe_ids(model: PreTrainedModel, seed: int) -> torch.Tensor:
+    """Random tokens, (1, `PROBE_TOKENS`), where the model is."""
+    import torch
+
+    from harness.seeds import derive
+
+    generator, weight = torch.Generator().manual_seed(derive(seed, "probe")), model.get_input_embeddings().weight
+    return torch.randint(weight.shape[0], (1, PROBE_TOKENS), generator=generator).to(weight.device)
 
 
 def rates(

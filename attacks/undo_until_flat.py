@@ -2,8 +2,8 @@
 
 A reference that trains until its curve is flat is a fair measure only of an attack that may do so too: beside
 `until_flat`, an undo that stops after its default steps makes a lock look strong that it has taken out altogether. What
-undoes the lock at hand is read off the suite (`undo` of `attacks/suites.py`); on a model with no lock, or one that
-nothing there undoes, this is `until_flat`, so the reference is fair.
+undoes the lock at hand is read off the suite (`undo` of `attacks/suites.py`), or off the model where the release names
+a lock that the suite does not know. On a model with no lock this is `until_flat`, so the reference is fair.
 """
 
 from __future__ import annotations
@@ -37,13 +37,33 @@ class UndoUntilFlat(Attack):
         """See `harness.plugins.Attack`."""
         from attacks.until_flat import longer_and_longer
 
-        return longer_and_longer(undo_of(released), self.settings, released, context, [self.settings.learning_rate])
+        undo = undo_of(released, context.seed)
+        return longer_and_longer(undo, self.settings, released, context, [self.settings.learning_rate])
 
 
-def undo_of(released: Released) -> str:
-    """What undoes the lock, by the standard suite; `undo_all` where there are several; `full` where nothing does."""
+def undo_of(released: Released, seed: int) -> str:
+    """What undoes the lock, by the standard suite; `undo_all` where there are several; `full` where there is none."""
     from attacks.common import locks_of
     from attacks.suites import STANDARD
 
-    undone = [attack for lock in locks_of(released) for attack in STANDARD.undo.get(lock, ())[:1]]
-    return "full" if not undone else undone[0] if len(undone) == 1 else "undo_all"
+    locks = locks_of(released)
+    undone = [attack for lock in locks for attack in STANDARD.undo.get(lock, ())[:1]]
+    if undone:
+        return undone[0] if len(undone) == 1 else "undo_all"
+    return "full" if locks == ["none"] else _by_structure(released, seed)
+
+
+def _by_structure(released: Released, seed: int) -> str:
+    """For a lock of another name: what finds something of its own in the model. One look at 16 tokens is on no bill.
+
+    `undo_specdef` looks for deformed spectra, and is full fine-tuning where it finds none.
+    """
+    from attacks.linear_pairs import find_chains
+    from attacks.undo_dlr import dlr_nets
+    from attacks.undo_specdef_reparam import probe_ids
+
+    model = released.model.eval()
+    if dlr_nets(model):
+        return "redistill"
+    chained = released.tokenizer is not None and find_chains(model, probe_ids(model, seed))
+    return "undo_specdef_reparam" if chained else "undo_specdef"

@@ -68,6 +68,13 @@ def test_the_release_tells_how_many_values_a_lock_inflates(lock: dict[str, Any])
         result.model)  # fmt: skip
 
 
+def test_a_release_that_tells_of_more_values_than_a_spectrum_could_hide_is_not_believed() -> None:
+    settings = {"defense": "specdef", "settings": {"k": 100_000}}
+    lying = dataclasses.replace(released(deformed(random_llama())), lock=settings)
+    result = build("undo_specdef", distil_steps=0, **STILL).attack(lying, context())
+    assert len(result.report["repaired"]) == result.report["matrices"]
+
+
 def test_the_distillation_gives_the_function_back_and_is_on_the_undos_bill() -> None:
     locked = deformed(random_llama(), factor=4)
     with torch.no_grad():

@@ -148,12 +148,32 @@ def test_the_undo_of_the_lock_is_what_is_run_for_longer_and_it_is_paid_once(lock
 
 
 @pytest.mark.parametrize(("lock", "attack"), [
-    (None, "full"), ("none", "full"), ("external", "full"), ("dlr", "redistill"), ("pmp", "undo_pmp"),
+    (None, "full"), ("none", "full"), ("external", "undo_specdef"), ("dlr", "redistill"), ("pmp", "undo_pmp"),
     ("dlr+specdef_reparam", "undo_all"), ("specdef+external", "undo_specdef"),
 ])  # fmt: skip
 def test_what_undoes_a_lock_is_read_off_the_suite(lock: str | None, attack: str) -> None:
     found = dataclasses.replace(released("llama"), lock=lock and {"defense": lock, "settings": {}})
-    assert undo_of(found) == attack
+    assert undo_of(found, 0) == attack
+
+
+def test_what_undoes_a_lock_of_another_name_is_read_off_the_model() -> None:
+    from defenses.dlr.modeling_dlr import DLRNet
+
+    class Renamed(DLRNet):
+        """As a lock's author may call his own."""
+
+    def external(model: Any) -> Released:
+        found = model if isinstance(model, Released) else released(model)
+        return dataclasses.replace(found, lock={"defense": "external", "settings": {}})
+
+    nets = external(released("dlr_llama"))
+    for module in nets.model.modules():
+        if type(module) is DLRNet:
+            module.__class__ = Renamed
+    assert undo_of(nets, 0) == "redistill"
+    assert undo_of(external(lock_like_specdef(random_llama())), 0) == "undo_specdef_reparam"
+    result = build("undo_until_flat", max_steps=2, doublings=0).attack(nets, context())
+    assert result.report["replaced"]
 
 
 def test_without_a_lock_it_is_until_flat() -> None:
