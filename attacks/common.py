@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.plugins import AttackContext, Context, Released
+    from harness.training import TrainResult
 
 ORDINARY_DROPOUT = 0.1
 """The rate of the architectures that have any; a config that asks for 0.9 trains nothing."""
@@ -104,6 +105,20 @@ def finetune_chosen(
     with context.meter.stage("attack"):
         training = finetune(model, released.tokenizer, context, settings)
     return Attacked(model=finish(model), training=training, targets=targets, report=report or {})
+
+
+def finetune_scaled(
+    model: PreTrainedModel, tokenizer: Any, context: AttackContext, settings: Any, scales: Mapping[str, float]
+) -> TrainResult:
+    """Fine-tune what is unfrozen with learning rates (and gradients, for the clipping) times `scales`, by name."""
+    from harness.finetune import finetune
+
+    handles = [model.get_parameter(name).register_hook(lambda gradient, scale=scale: gradient * scale)
+               for name, scale in scales.items()]  # fmt: skip
+    training = finetune(model, tokenizer, context, settings, lr_scale=scales)
+    for handle in handles:
+        handle.remove()
+    return training
 
 
 def finish(model: PreTrainedModel) -> PreTrainedModel:

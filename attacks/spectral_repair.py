@@ -58,7 +58,7 @@ def undo(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: U
     with context.meter.stage("undo"):
         share = Share(context.meter)
         sides = [min(as_matrix(weight).shape) for weight in matrices(model).values()]
-        told = known if known is not None and 2 * known <= max(sides, default=0) else None  # else it tells of no spectrum
+        told = known if known is not None and 2 * known <= max(sides, default=0) else None  # else that is no lock's k
         inflated = settings.k or told
         found = spectra(model, inflated or settings.outliers, context, share)
         deformed, gap = outlying(found, settings)

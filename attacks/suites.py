@@ -11,7 +11,7 @@ from harness.suites import Suite
 
 STANDARD = Suite(
     attacks=("linear_probe", "partial_depth", "frozen_mlp", "lora", "qlora", "full_8bit", "full", "checkpointing",
-             "offload", "pretrain_first", "undo_pmp", "undo_specdef_reparam", "undo_specdef", "redistill",
+             "offload", "relative", "pretrain_first", "undo_pmp", "undo_specdef_reparam", "undo_specdef", "redistill",
              "until_flat", "undo_until_flat", "distil_student"),
     quick=("lora", "full", "checkpointing"),
     undo={"dlr": ("redistill",), "specdef": ("undo_specdef",), "specdef_reparam": ("undo_specdef_reparam",),

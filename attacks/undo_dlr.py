@@ -36,7 +36,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def dlr_nets(model: nn.Module) -> dict[str, nn.Module]:
-    """The DLR-Nets of a model by path; by the name of a class, or of one it derives from: remote code brings its own."""
+    """The DLR-Nets of a model by path; by the name of a class or of one it comes from, for remote code has its own."""
     return {name: module for name, module in model.named_modules()
             if any(kind.__name__ == "DLRNet" for kind in type(module).__mro__)}  # fmt: skip
 

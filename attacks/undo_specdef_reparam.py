@@ -44,8 +44,7 @@ class UndoSpecDefReparam(Attack):
 
     def attack(self, released: Released, context: AttackContext) -> Attacked:
         """See `harness.plugins.Attack`."""
-        from attacks.common import finish, prepare, unfreeze
-        from harness.finetune import finetune
+        from attacks.common import finetune_scaled, finish, prepare, unfreeze
 
         if self.settings.method != "merge":  # bf16 products would break the pair, which stays
             context = dataclasses.replace(context, bf16=False)
@@ -59,11 +58,7 @@ class UndoSpecDefReparam(Attack):
         model, report = context.undo(undone, self.settings)
         scales, frozen = report.pop("scales"), report.pop("frozen")
         targets = unfreeze(model, lambda name: name not in frozen)
-        handles = [model.get_parameter(name).register_hook(lambda gradient, scale=scale: gradient * scale)
-                   for name, scale in scales.items()]  # fmt: skip
-        training = finetune(model, released.tokenizer, context, self.settings, lr_scale=scales)
-        for handle in handles:
-            handle.remove()
+        training = finetune_scaled(model, released.tokenizer, context, self.settings, scales)
         report["parameters"] = [before, model.num_parameters()]
         return Attacked(model=finish(model), training=training, targets=targets, report=report)
 

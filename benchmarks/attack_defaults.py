@@ -24,6 +24,7 @@ RATES = {
     "lora": (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2),
     "qlora": (1e-3, 2e-3, 3e-3, 5e-3), "frozen_mlp": (1e-3, 2e-3, 3e-3, 5e-3, 1e-2),
     "redistill": (2e-3, 3e-3, 5e-3, 1e-2), "mezo": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "relative": (1e-2, 2e-2, 4e-2),
 }  # fmt: skip
 """`full_trainer`, `checkpointing` and `offload` follow the trajectory of `full` and share its default."""
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEADINGS = ("**Source.**", "**What it does.**", "**What it knows.**", "**Differences", "**Expected strength.**")
 NAMES = ["authorised", "checkpointing", "distil_student", "frozen_mlp", "full", "full_8bit", "full_trainer",
-         "linear_probe", "lora", "mezo", "offload", "partial_depth", "pretrain_first", "qlora", "redistill", "undo_all",
-         "undo_pmp", "undo_specdef", "undo_specdef_reparam", "undo_until_flat", "until_flat"]  # fmt: skip
+         "linear_probe", "lora", "mezo", "offload", "partial_depth", "pretrain_first", "qlora", "redistill", "relative",
+         "undo_all", "undo_pmp", "undo_specdef", "undo_specdef_reparam", "undo_until_flat", "until_flat"]  # fmt: skip
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="needs a checkout")
 
 

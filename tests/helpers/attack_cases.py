@@ -21,7 +21,7 @@ ATTACKS = {
     "checkpointing": "checkpointing:Checkpointing", "frozen_mlp": "frozen_mlp:FrozenMLP",
     "redistill": "redistill:Redistill", "offload": "offload:Offload", "partial_depth": "partial_depth:PartialDepth",
     "pretrain_first": "pretrain_first:PretrainFirst", "distil_student": "distil_student:DistilStudent",
-    "mezo": "mezo:MeZO", "until_flat": "until_flat:UntilFlat",
+    "mezo": "mezo:MeZO", "relative": "relative:Relative", "until_flat": "until_flat:UntilFlat",
     "undo_until_flat": "undo_until_flat:UndoUntilFlat", "undo_specdef": "undo_specdef:UndoSpecDef",
     "undo_specdef_reparam": "undo_specdef_reparam:UndoSpecDefReparam",
     "undo_all": "undo_all:UndoAll", "authorised": "authorised:Authorised", "undo_pmp": "undo_pmp:UndoPMP",
