@@ -47,6 +47,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for copy in ("results", "results-a", "results-b", "submission"):
         shutil.copytree(ROOT / "leaderboards" / "results" / "facts", folder / copy)
     (folder / "grid.yaml").write_text("defenses: [none, dlr]\nattacks: [lora]\n")
+    for grid in (ROOT / "leaderboards" / "results").glob("*/*.yaml"):
+        copied = folder / grid.relative_to(ROOT)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(grid, copied)
     (folder / "data").mkdir()
     return folder
 
