@@ -160,8 +160,8 @@ def _sums(record: Record) -> dict[str, tuple[Any, Any]]:
         if points and bill and cost.search is None:  # a search's trials are on the bill, its trajectory is the winner's
             pairs |= _end(name, points[-1], bill)
     if record.trajectory and cost.search is None:
-        first = record.trajectory[0]
         undo = cost.undo or Bill()
+        first = record.trajectory[0]
         pairs["trajectory.first"] = ([first.step, first.tokens, first.flops], [0, undo.tokens, undo.flops])
     if record.trajectory and cost.attack:
         pairs["cost.attack.steps"] = (cost.attack.steps, record.trajectory[-1].step)

@@ -104,13 +104,11 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     """
     known = {} if known is None else known
     by_attack, memory, excluded = _sort(cells, labels([attack_of(cell.record) for cell in cells]))
-    scored = [cell for group in (*by_attack.values(), *memory.values()) for cell in group if "base" in cell.models]
-    models_of = on_one_base(scored)
+    models_of = on_one_base([cell for group in (*by_attack.values(), *memory.values()) for cell in group])
     measured = {label: _merge([models_of[cell.record.id] for cell in group]) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
-    starved = {label: _merge([models_of.get(cell.record.id, {}) for cell in group]) for label, group in memory.items()}
-    references |= {label: models["reference"] for label, models in starved.items()
-                   if label not in references and "reference" in models}  # fmt: skip
+    starved = {label: _merge([models_of[cell.record.id] for cell in group]) for label, group in memory.items()}
+    references |= {label: models["reference"] for label, models in starved.items() if label not in references}
     best = max(references, key=lambda label: _mean(references[label]), default=None)
     referring = by_attack.get(best) or memory[best] if best else []
     outcomes = []

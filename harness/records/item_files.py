@@ -55,7 +55,7 @@ def rows(data: bytes, metric: str | None) -> list[Item]:
 def columns(data: bytes, metric: str) -> Sequence[Item]:
     """`rows`, with arrays behind them where that is possible; it raises the same."""
     claims = check_footer(data, COLUMNS, rows=MAX_ROWS, size=4 * MAX_BYTES)
-    beside = claims and claims.beside(data, _SCORE)
+    beside = claims.beside(data, _SCORE) if claims and len(data) <= _MOST_BYTES else None
     known = _frames()
     if beside is not None and (kept := known.get((metric, beside))) is not None:
         found = _scored(*kept, data)
@@ -69,8 +69,8 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
     if made is None:
         return check_items(_items(table, metric))
     found, keep = made
-    small = max(len(data), sum(map(len, found.frame.names))) <= _MOST_BYTES and table.num_rows <= _MOST_ROWS
-    if claims is not None and beside is not None and small and claims.apart(_SCORE):
+    small = sum(map(len, found.frame.names)) <= _MOST_BYTES and table.num_rows <= _MOST_ROWS
+    if claims and beside is not None and small and claims.apart(_SCORE):
         if len(known) >= _MOST_FRAMES:
             known.pop(next(iter(known)))
         known[metric, beside] = found.frame, keep, table.num_rows
