@@ -169,7 +169,7 @@ def _cell(path: Path, utility: bool, index: Index | None) -> Cell | Skipped:
     except (OSError, ValueError) as error:
         return Skipped(path.name, f"partial or altered: {error.strerror if isinstance(error, OSError) else error}")
     record = parse_record(document, path.name, data)
-    wrong = faults(path, document, record, files.read)
+    wrong = faults(path, document, record, files)
     if record.id != path.name:
         wrong.append(f"the record is of cell {record.id}")
     if wrong:

@@ -19,6 +19,7 @@ class CellFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._found: dict[str, bytes | OSError | ValueError] = {}
+        self._hashes: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises what `read_regular` does."""
@@ -32,13 +33,19 @@ class CellFiles:
             return found
         raise found
 
+    def sha256(self, name: str) -> bytes:
+        """sha256 of a file's bytes; raises what `read` does."""
+        if name not in self._hashes:
+            self._hashes[name] = hashlib.sha256(self.read(name)).digest()
+        return self._hashes[name]
+
     @cached_property
     def digest(self) -> str | None:
         """sha256 over the folder's name and every byte of record, items and log; None where one cannot be read."""
         total = hashlib.sha256(self.folder.name.encode(errors="surrogateescape"))
         try:
             for name in (RECORD, ITEMS, LOG):
-                total.update(hashlib.sha256(self.read(name)).digest())
+                total.update(self.sha256(name))
         except (OSError, ValueError):
             return None
         return total.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 BOOL, I16, I32, I64, BINARY = 1, 4, 5, 6, 8
@@ -141,6 +142,7 @@ class Shape:
         return parts
 
 
+@lru_cache(maxsize=4096)
 def integer(part: bytes) -> int:
     """The signed integer that one of `Shape.parts` spells."""
     return Reader(part).number()

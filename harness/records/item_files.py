@@ -88,22 +88,25 @@ def _frames() -> dict[Hashable, tuple[ItemFrame, Numbers, int]]:
 
 def _scored(frame: ItemFrame, keep: Numbers, rows: int, data: bytes) -> Columns | None:
     """The items of a file whose frame is known; None where a score may be refused, or is not there."""
-    column = _file(data).read(columns=[COLUMNS[_SCORE]], use_threads=False).column(0)
+    column = _file(data).reader.read_column(_SCORE)  # in half the time of `read`
     if column.null_count or len(column) != rows:
         return None
     values = column.to_numpy()[keep]
-    return Columns(frame, values) if (np.abs(values) <= LARGEST_SCORE).all() else None
+    with np.errstate(over="ignore"):
+        sound = values @ values <= LARGEST_SCORE**2  # then none is larger, and none is NaN
+    return Columns(frame, values) if sound else None
 
 
-def _file(data: bytes) -> Any:
-    """Text is read as dictionaries: a long name that a million rows share is one text, not a million."""
-    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(NAMES), arrow_extensions_enabled=False,
-                          thrift_string_size_limit=MAX_BYTES, thrift_container_size_limit=100_000)  # fmt: skip
+def _file(data: bytes, texts: Sequence[str] = ()) -> Any:
+    """`texts`: columns that are read as dictionaries: a long name that a million rows share is one text then."""
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts, arrow_extensions_enabled=False,
+                          pre_buffer=False, thrift_string_size_limit=MAX_BYTES,
+                          thrift_container_size_limit=100_000)  # fmt: skip
 
 
 def _table(data: bytes) -> Any:
     """All rows of a file whose footer was checked."""
-    file = _file(data)
+    file = _file(data, NAMES)
     if (schema := file.schema_arrow).types != _READ:
         wrong = [f"{name} of {kind}" for name, kind, read in zip(COLUMNS, schema.types, _READ, strict=True)
                  if kind != read]  # fmt: skip
