@@ -39,3 +39,12 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Inside, numpy's products of matrices work on `count` threads: small ones are slower on more."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(count, user_api="blas"):
+        yield

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness.progress import Said
 from leaderboards.formats import render
+from leaderboards.gather import gather
 from leaderboards.index import Index
 from leaderboards.load import load_results, uncollected
-from leaderboards.ranking import rank
-from leaderboards.rows import board_rows, cell_rows
+from leaderboards.rows import board_table, cell_rows
 
 
 def leaderboard(
@@ -24,6 +24,7 @@ def leaderboard(
     cells: bool = False,
     only: Collection[str] | None = None,
     cache: Path | None = None,
+    processes: int = 1,
     progress: Said | None = None,
 ) -> str:
     """The ranking (or every cell) of an output folder as text, ended by a newline.
@@ -34,6 +35,8 @@ def leaderboard(
         cells: one row a cell instead of one a lock; the page has both.
         only: ids of the cells that take part; None is all.
         cache: folder that remembers what was read and ranked (`leaderboards.index`); None reads and ranks everything.
+        processes: that read and rank side by side, on Linux. They are copies of this one: leave it at 1 in a process
+            with threads that hold locks for long.
         progress: hears of it.
 
     Raises:
@@ -41,16 +44,21 @@ def leaderboard(
         Unavailable: the page needs the extra `report`.
     """
     with uncollected():
-        return _text(folder, kind, cells, only, cache, progress)
+        return _text(folder, kind, cells, only, cache, processes, progress)
 
 
-def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None,
+def _text(folder: Path, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None, processes: int,
           progress: Said | None) -> str:  # fmt: skip
     """A function of its own: the records are gone before the collector could look through them."""
     with Index(cache) if cache else nullcontext() as index:
-        results = load_results(folder, only, utility=False, index=index, progress=progress)
         if kind == "html":
-            from leaderboards.html.page import page
+            from leaderboards.html.page import page_of
+            from leaderboards.html.pieces import part_of
 
-            return page(results, rows=rank(results.cells, index, progress)) + "\n"
-        return render(cell_rows(results) if cells else board_rows(results, index, progress), kind) + "\n"
+            page = gather(folder, part_of, only, index=index, processes=processes, progress=progress)
+            return page_of(page.shown, page.rows, page.skipped) + "\n"
+        if cells:
+            results = load_results(folder, only, utility=False, index=index, progress=progress)
+            return render(cell_rows(results), kind) + "\n"
+        found = gather(folder, len, only, index=index, processes=processes, progress=progress)
+        return render(board_table(found.rows, found.skipped), kind) + "\n"

@@ -62,12 +62,13 @@ def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
     records = [cell.record for cell in cells]
     chosen = [attack_of(record) for record in records]
     defenses, attacks = labels([record.spec["defense"] for record in records]), labels(chosen)
-    rows = [_cell_row(record, label_of(defenses, record.spec["defense"]), label_of(attacks, attack))
+    rows = [row_of(record, label_of(defenses, record.spec["defense"]), label_of(attacks, attack))
             for record, attack in zip(records, chosen, strict=True)]  # fmt: skip
     return sorted(rows, key=lambda row: (row.model, row.task, row.budget, row.defense, row.attack, row.seed, row.id))
 
 
-def _cell_row(record: Record, defense: str, attack: str) -> CellRow:
+def row_of(record: Record, defense: str = "", attack: str = "") -> CellRow:
+    """The row of one cell; what its lock and its attack are called follows from which other cells there are."""
     seed, attacker, reference = record.spec["seed"], record.cost.attacker(), record.cost.reference
     return CellRow(
         id=record.id, status=record.status, model=record.name("model"), defense=defense, attack=attack,

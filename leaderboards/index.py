@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from functools import cache as memoize
 from importlib.metadata import version
@@ -43,6 +44,7 @@ class Index:
     """Entries in `root/leaderboard/<environment>.sqlite`; as a context, it writes new ones at the end."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.path = root / FOLDER / f"{environment()}.sqlite"
         self._new: dict[str, bytes] = {}
         self._old: sqlite3.Connection | None = None
@@ -76,6 +78,15 @@ class Index:
     def put(self, key: str, value: bytes = b"") -> None:
         """Add an entry, or replace one that is not to be trusted."""
         self._new[key] = value
+
+    def taken(self) -> dict[str, bytes]:
+        """The new entries, for an index in another process to `add`; they are gone here."""
+        new, self._new = self._new, {}
+        return new
+
+    def add(self, entries: Mapping[str, bytes]) -> None:
+        """Add entries that another index has `taken`."""
+        self._new.update(entries)
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
-from harness.progress import Progress, Said, counted
+from harness.progress import Progress, Said
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
 from harness.records.record import Record, parse_record, quick_record
@@ -30,6 +30,8 @@ class Skipped:
     reason: str
     cell: Cell | None = None
     """What could still be read of it, for `harness verify`; no table shows it."""
+    refused: UsageError | None = None
+    """Why this version cannot read it, where it is no damage."""
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,52 @@ def load_results(
     """
     if utility and index is not None:
         raise ValueError("an index vouches for the items of the attack's task alone")
-    folders = [(path, leaves) for path, leaves in _folders(folder) if only is None or path.name in only]
-    if not folders:
-        raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
+    found = folders(folder, only)
     cells: list[Cell] = []
     skipped, refused = [], []
-    for path, leaves in counted(folders, "reading cells", progress):
-        try:
-            found = _cell(path, utility, index) if not leaves else Skipped(path.name, _LEAVES)
-        except UsageError as error:
-            refused.append(error)
-            found = Skipped(path.name, str(error))
-        if isinstance(found, Cell):
-            cells.append(found)
-        else:
-            skipped.append(found)
-    if len(refused) == len(folders):
+    for start in range(0, len(found), BATCH):
+        for one in read_cells(found[start : start + BATCH], utility, index):
+            if isinstance(one, Cell):
+                cells.append(one)
+            else:
+                skipped.append(one)
+                refused += [one.refused] if one.refused else []
+        if progress is not None:
+            progress("reading cells", min(start + BATCH, len(found)), len(found))
+    if len(refused) == len(found):
         raise refused[0]
     return Results(cells, skipped)
+
+
+def folders(folder: Path, only: Collection[str] | None = None) -> list[tuple[Path, bool]]:
+    """The folders of the cells, ordered, and of each whether it lies outside of the folder of results.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [(path, leaves) for path, leaves in _folders(folder) if only is None or path.name in only]
+    if not found:
+        raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
+    return found
+
+
+BATCH = 50
+"""Cells that are read together."""
+
+
+def read_cells(
+    found: Sequence[tuple[Path, bool]], utility: bool = True, index: Index | None = None
+) -> list[Cell | Skipped]:
+    """Some of `folders`, in the same order; see `load_results`.
+
+    They take every step together: what one step runs then stays in the processor's caches, a fifth of all time.
+    """
+    cells = [_Reading(path, leaves, utility, index) for path, leaves in found]
+    for step in (_Reading.look_up, _Reading.parse, _Reading.check, _Reading.read_items):
+        for cell in cells:
+            if cell.found is None:
+                cell.take(step)
+    return [cell.found or Skipped(cell.path.name, "not read") for cell in cells]
 
 
 @contextmanager
@@ -154,33 +184,69 @@ def _folders(folder: Path) -> list[tuple[Path, bool]]:
             for name, link in sorted(links.items())]  # fmt: skip
 
 
-def _cell(path: Path, utility: bool, index: Index | None) -> Cell | Skipped:
-    files = CellFiles(path)
-    known = files.digest if index is not None else None
-    if index is not None and known is not None and index.get(known) is not None:
-        record = quick_record(files.read(RECORD))
-        if record is not None:
-            return Cell(record, Unread(path, record.task.metric, known), known)
-    try:
-        data = files.read(RECORD)
-        document = loads(data)
-    except FileNotFoundError:
-        return Skipped(path.name, "no record: unfinished")
-    except (OSError, ValueError) as error:
-        return Skipped(path.name, f"partial or altered: {error.strerror if isinstance(error, OSError) else error}")
-    record = parse_record(document, path.name, data)
-    wrong = faults(path, document, record, files)
-    if record.id != path.name:
-        wrong.append(f"the record is of cell {record.id}")
-    if wrong:
-        left = _what_is_left(path, record) if utility else None
-        return Skipped(path.name, "partial or altered: " + "; ".join(wrong), left)
-    if utility:
-        return Cell(record, read_items(path / ITEMS))
-    items = read_table(path / ITEMS, record.task.metric, lambda: files.read(ITEMS))
-    if index is not None and known is not None:
-        index.put(known)
-    return Cell(record, items, known)
+class _Reading:
+    """A cell while it is read, step by step, until something is found."""
+
+    record: Record
+    document: Any
+
+    def __init__(self, path: Path, leaves: bool, utility: bool, index: Index | None) -> None:
+        self.path, self.files, self.utility, self.index = path, CellFiles(path), utility, index
+        self.known: str | None = None
+        self.found: Cell | Skipped | None = self._skipped(_LEAVES) if leaves else None
+
+    def take(self, step: Callable[[_Reading], None]) -> None:
+        """One step; what refuses the cell there ends its reading."""
+        try:
+            step(self)
+        except UsageError as error:
+            self.found = Skipped(self.path.name, str(error), refused=error)
+
+    def look_up(self) -> None:
+        """Whether the index vouches for these bytes."""
+        if self.index is None:
+            return
+        self.known = self.files.digest
+        if self.known is not None and self.index.get(self.known) is not None:
+            record = quick_record(self.files.read(RECORD))
+            if record is not None:
+                self.found = Cell(record, Unread(self.path, record.task.metric, self.known), self.known)
+
+    def parse(self) -> None:
+        """The record."""
+        try:
+            data = self.files.read(RECORD)
+            self.document = loads(data)
+        except FileNotFoundError:
+            self.found = self._skipped("no record: unfinished")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.found = self._skipped(f"partial or altered: {reason}")
+        else:
+            self.record = parse_record(self.document, self.path.name, data)
+
+    def check(self) -> None:
+        """Whether everything is as it was written."""
+        wrong = faults(self.path, self.document, self.record, self.files)
+        if self.record.id != self.path.name:
+            wrong.append(f"the record is of cell {self.record.id}")
+        if wrong:
+            left = _what_is_left(self.path, self.record) if self.utility else None
+            self.found = self._skipped("partial or altered: " + "; ".join(wrong), left)
+
+    def read_items(self) -> None:
+        """The items, and so the cell."""
+        path = self.path / ITEMS
+        if self.utility:
+            self.found = Cell(self.record, read_items(path))
+            return
+        items = read_table(path, self.record.task.metric, lambda: self.files.read(ITEMS))
+        if self.index is not None and self.known is not None:
+            self.index.put(self.known)
+        self.found = Cell(self.record, items, self.known)
+
+    def _skipped(self, reason: str, left: Cell | None = None) -> Skipped:
+        return Skipped(self.path.name, reason, left)
 
 
 def _what_is_left(path: Path, record: Record) -> Cell | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -84,6 +85,10 @@ class BoardRow(Settings):
     """Why the row may flatter the lock: attacks that were weaker than they should have been."""
 
 
+Group = tuple[str, ...]
+"""What a row is of: canonical JSON of the model, the own task of a classifier, task, budget, defense and corpus."""
+
+
 def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | None = None) -> list[BoardRow]:
     """The rows of `board_rows`.
 
@@ -92,18 +97,32 @@ def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | Non
         index: rows that were computed before of the same files, by the same code; new ones are added.
         progress: hears of it.
     """
-    defenses = labels([cell.record.spec["defense"] for cell in cells])
-    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    groups: dict[Group, list[Cell]] = defaultdict(list)
     for cell in cells:
-        spec = cell.record.spec
-        own = ("own",) if "own" in spec else ()  # what a classifier was made for: of another purpose, another model
-        key = tuple(canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus"))
-        groups[key].append(cell)
-    fields: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
-    for key, group in counted(sorted(groups.items()), "ranking", progress):
-        label, digest = label_of(defenses, group[0].record.spec["defense"]), sha256("\n".join(key).encode())
-        fields[key[:-2]].append(_known_row(group, label, digest.hexdigest()[:12], index))
-    return [row for rows in fields.values() for row in _ranked(rows)]
+        groups[group_of(cell.record.spec)].append(cell)
+    return ranked({key: row_of(group, key, index)
+                   for key, group in counted(sorted(groups.items()), "ranking", progress)})  # fmt: skip
+
+
+def group_of(spec: Mapping[str, Any]) -> Group:
+    """The row that a cell with this spec belongs to."""
+    own = ("own",) if "own" in spec else ()  # what a classifier was made for: of another purpose, another model
+    return tuple([canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus")])
+
+
+def ranked(rows: Mapping[Group, BoardRow]) -> list[BoardRow]:
+    """The rows of all groups with the names and ranks that they have beside each other.
+
+    Args:
+        rows: from `row_of`.
+    """
+    chosen = {key: json.loads(key[-2]) for key in rows}
+    defenses = labels(list(chosen.values()))
+    fields: dict[Group, list[BoardRow]] = defaultdict(list)
+    for key in sorted(rows):
+        row = rows[key].model_copy(update={"defense": label_of(defenses, chosen[key])})
+        fields[key[:-2]].append(row)
+    return [row for field in fields.values() for row in _ranked(field)]
 
 
 def _ranked(rows: list[BoardRow]) -> list[BoardRow]:
@@ -126,21 +145,24 @@ def _low(row: BoardRow) -> float:
     return -math.inf if row.robustness.low is None else row.robustness.low
 
 
-def _known_row(cells: Sequence[Cell], defense: str, key: str, index: Index | None) -> BoardRow:
-    """`_row`, out of the index where it is there; it follows from the cells, the label and the standard suite."""
-    files = [cell.digest for cell in cells]
+def row_of(cells: Sequence[Cell], group: Group, index: Index | None = None) -> BoardRow:
+    """The row of a group, as it is whatever other groups there are: without rank, and its lock under its bare name.
+
+    It follows from the cells and the standard suite, and is taken out of the index where it is there.
+    """
+    key, files = sha256("\n".join(group).encode()).hexdigest()[:12], [cell.digest for cell in cells]
     if index is None or None in files:
-        return _row(cells, defense, key)
-    place = digest_of(["row", files, defense, key, suite_attacks(cells[0].record.name("task"))])
+        return _row(cells, key)
+    place = digest_of(["row", files, key, suite_attacks(cells[0].record.name("task"))])
     with suppress(ValidationError):
         if (found := index.get(place)) is not None:
             return BoardRow.model_validate_json(found)
-    row = _row(cells, defense, key)
+    row = _row(cells, key)
     index.put(place, row.model_dump_json().encode())
     return row
 
 
-def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
+def _row(cells: Sequence[Cell], key: str) -> BoardRow:
     records = [cell.record for cell in cells]
     known: Known = {}
     result = robustness(cells, known)
@@ -153,7 +175,7 @@ def _row(cells: Sequence[Cell], defense: str, key: str) -> BoardRow:
         more = warnings(view, [cell.record for cell in part])
         found += [f"among those who know at most the {ceiling}, {text}" for text in more if text not in found]
     return BoardRow(
-        key=key, model=first.name("model"), defense=defense, task=first.name("task"),
+        key=key, model=first.name("model"), defense=first.name("defense"), task=first.name("task"),
         budget=budget_label(first.spec["budget"]),
         robustness=result.robustness, worst_attack=result.worst_attack, bounded=result.bounded,
         best_reference=result.best_reference, attacks=result.attacks,

@@ -9,7 +9,7 @@ from leaderboards.cell_table import CellRow, cells_of
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
 from leaderboards.index import Index
-from leaderboards.load import Results
+from leaderboards.load import Results, Skipped
 from leaderboards.ranking import BoardRow, rank
 from leaderboards.units import with_ends
 
@@ -21,24 +21,28 @@ HEAD = (
 
 def board_rows(results: Results, index: Index | None = None, progress: Said | None = None) -> Table:
     """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
-    return _table(rank(results.cells, index, progress), BOARD_COLUMNS, results)
+    return board_table(rank(results.cells, index, progress), results.skipped)
+
+
+def board_table(rows: Sequence[BoardRow], skipped: Sequence[Skipped]) -> Table:
+    """`board_rows` of what is ranked already."""
+    return _table(rows, BOARD_COLUMNS, notes(rows, skipped))
 
 
 def cell_rows(results: Results) -> Table:
     """One row a cell, whatever its outcome, by model, task, budget, defense, attack, seed."""
-    return _table(cells_of(results.cells), CELL_COLUMNS, results)
+    return _table(cells_of(results.cells), CELL_COLUMNS, notes([], results.skipped))
 
 
-def _table(rows: Sequence[BoardRow] | Sequence[CellRow], columns: Sequence[Column], results: Results) -> Table:
+def _table(rows: Sequence[BoardRow] | Sequence[CellRow], columns: Sequence[Column], below: Sequence[str]) -> Table:
     """Rows with notes; a model, task or budget that all share goes from a column of its own into the notes."""
     same = {title: show(rows[0]) for title, show in columns
             if title in CONTEXT and len({show(row) for row in rows}) == 1}  # fmt: skip
     shared = ["; ".join(f"{title}: {value}" for title, value in same.items())] if same else []
-    below = notes([row for row in rows if isinstance(row, BoardRow)], results)
-    return Table(rows, [column for column in columns if column[0] not in same], shared + below)
+    return Table(rows, [column for column in columns if column[0] not in same], [*shared, *below])
 
 
-def notes(rows: Sequence[BoardRow], results: Results) -> list[str]:
+def notes(rows: Sequence[BoardRow], skipped: Sequence[Skipped]) -> list[str]:
     """What the ranking leaves out, and why a lock has no rank."""
     lines = [HEAD] if rows else []
     for row in rows:
@@ -49,4 +53,4 @@ def notes(rows: Sequence[BoardRow], results: Results) -> list[str]:
         if row.collapsed:
             bounded = f"robustness {with_ends(row.bounded)}" if row.bounded.value is not None else row.bounded.reason
             lines.append(f"{where}: collapsed: {', '.join(row.collapsed)}; counted as failed attacks: {bounded}")
-    return lines + [f"{skipped.folder}: skipped, {skipped.reason}" for skipped in results.skipped]
+    return lines + [f"{one.folder}: skipped, {one.reason}" for one in skipped]

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Load, rank, render."""
     from harness.cache import default_root
     from harness.files import atomic_write_text, check_output_file
+    from harness.threads import usable_cores
     from leaderboards.board import leaderboard
     from leaderboards.load import progress_over
 
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         check_output_file(args.output)
     cache = None if args.no_cache else args.cache or default_root()
     with progress_over(args.results).showing() as progress:
-        text = leaderboard(args.results, args.format, cells=args.cells, cache=cache, progress=progress)
+        text = leaderboard(args.results, args.format, cells=args.cells, cache=cache, progress=progress,
+                           processes=1 if progress.quiet else usable_cores())  # fmt: skip
     if args.output:
         atomic_write_text(args.output, text)
     else:

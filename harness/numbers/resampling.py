@@ -35,9 +35,17 @@ def common_weights(models: Mapping[str, Scores]) -> Vector:
     return one.weights
 
 
-def resampled_means(values: Vector, weights: Vector, resamples: int, seed: int) -> Vector:
-    """Weighted means over resampled items, (models, resamples): one matrix product of scores and counts."""
+def item_draws(models: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, Vector]:
+    """Weighted means over resampled items of each model, (resamples,): one matrix product of scores and counts.
+
+    Args:
+        models: by name; the same items with the same weights each. The more at once, the less a model takes.
+        resamples: number of draws.
+        seed: of the draws; equal seeds give equal draws.
+    """
+    weights = common_weights(models)
     items = len(weights)
+    values = np.column_stack([model.values.mean(1) for model in models.values()])
     weighted = np.column_stack([values * weights[:, None], weights]).T.copy()
     step = max(1, _CHUNK // items)
     if step >= resamples:
@@ -47,8 +55,7 @@ def resampled_means(values: Vector, weights: Vector, resamples: int, seed: int) 
         for start in range(0, resamples, step):
             rows = min(step, resamples - start)
             sums[:, start : start + rows] = weighted @ _counts(items, rows, rng).T
-    means: Vector = sums[:-1] / sums[-1]
-    return means
+    return dict(zip(models, sums[:-1] / sums[-1], strict=True))
 
 
 @lru_cache(maxsize=2)

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from harness.numbers.control_bases import on_one_base
 from harness.numbers.labels import attack_of, label_of, labels
+from harness.numbers.resampling import item_draws
 from harness.numbers.scoring import recovery, sides
-from harness.numbers.statistics import bootstrap
+from harness.numbers.statistics import RESAMPLES, bootstrap
 from harness.records.items import Item, Scores
 from harness.records.record import Record
 from harness.records.sections import Interval
@@ -91,7 +92,8 @@ class Robustness(Settings):
     """Cells that do not count."""
 
 
-Known = dict[tuple[tuple[str, ...], tuple[str, ...]], Interval]
+Key = tuple[tuple[str, ...], tuple[str, ...]]
+Known = dict[Key, Interval]
 """Recoveries by the cells of the attack and those of the reference."""
 
 
@@ -112,10 +114,12 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     best = max(references, key=lambda label: _mean(references[label]), default=None)
     referring = by_attack.get(best) or memory[best] if best else []
     outcomes = []
-    for label, models in measured.items():
-        key = tuple(cell.record.id for cell in by_attack[label]), tuple(cell.record.id for cell in referring)
-        if key not in known:
-            known[key] = _recovery(models, references[best] if best else None)
+    cells_of = {label: tuple(cell.record.id for cell in group) for label, group in by_attack.items()}
+    keys = {label: (cells_of[label], tuple(cell.record.id for cell in referring)) for label in measured}
+    known |= _recoveries({keys[label]: models for label, models in measured.items() if keys[label] not in known},
+                         references[best] if best else None)  # fmt: skip
+    for label in measured:
+        key = keys[label]
         collapsed = all(cell.record.utility.collapsed for cell in by_attack[label])
         outcomes.append(AttackOutcome(label=label, ids=list(key[0]), recovery=known[key], collapsed=collapsed))
     for label, group in memory.items():
@@ -194,9 +198,19 @@ def _merge(cells: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
     return merged
 
 
-def _recovery(models: Mapping[str, Scores], best: Scores | None) -> Interval:
-    wanted = {name: models[name] for name in ("base", "attacked") if name in models}
-    return recovery(bootstrap({**wanted, **({"reference": best} if best else {})}))
+def _recoveries(attacks: Mapping[Key, Mapping[str, Scores]], best: Scores | None) -> Known:
+    """Recovery of each attack against one reference, all on the same items."""
+    sides = {key: {name: models[name] for name in ("base", "attacked") if name in models}
+             for key, models in attacks.items()}  # fmt: skip
+    found = [scores for models in sides.values() for scores in models.values()] + ([best] if best else [])
+    distinct = {str(id(scores)): scores for scores in found}
+    drawn = item_draws(distinct, RESAMPLES, 0) if distinct else {}
+    known = {}
+    for key, models in sides.items():
+        wanted = {**models, **({"reference": best} if best else {})}
+        means = {name: drawn[str(id(scores))] for name, scores in wanted.items()}
+        known[key] = recovery(bootstrap(wanted, means=means))
+    return known
 
 
 def _worst(outcomes: Sequence[AttackOutcome]) -> Interval:

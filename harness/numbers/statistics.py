@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.numbers.resampling import Vector, common_weights, is_binary, resampled_means, seed_spread, small_sample
+from harness.numbers.resampling import Vector, common_weights, is_binary, item_draws, seed_spread, small_sample
 from harness.records.items import Scores
 from harness.records.sections import Interval
 
@@ -96,16 +96,17 @@ class Draws:
         Returns:
             An interval; null with a reason where the denominator's interval includes 0, lies below it, or is unknown.
         """
-        below = self.difference(*bottom, level)
         names = (*top, *bottom)
-        if below.low is None or below.high is None:
-            return self._null(f"the gain of {bottom[0]} over {bottom[1]} has no interval: {below.reason}", *names)
-        if below.low <= 0:
-            what = "includes 0" if below.high >= 0 else "lies below 0"
-            gain = f"the interval of the gain of {bottom[0]} over {bottom[1]} ({below.low:.4g} to {below.high:.4g})"
-            return self._null(f"{gain} {what}", *names)
         numerator = self.draws[top[0]] - self.draws[top[1]]
         denominator = self.draws[bottom[0]] - self.draws[bottom[1]]
+        if _flat(denominator) or denominator.min() <= 0 or self._single(*bottom):  # otherwise it is above 0 throughout
+            below = self.difference(*bottom, level)
+            if below.low is None or below.high is None:
+                return self._null(f"the gain of {bottom[0]} over {bottom[1]} has no interval: {below.reason}", *names)
+            if below.low <= 0:
+                what = "includes 0" if below.high >= 0 else "lies below 0"
+                gain = f"the interval of the gain of {bottom[0]} over {bottom[1]} ({below.low:.4g} to {below.high:.4g})"
+                return self._null(f"{gain} {what}", *names)
         value = (self.point[top[0]] - self.point[top[1]]) / (self.point[bottom[0]] - self.point[bottom[1]])
         if _flat(numerator):
             return self._interval(value, None, None, *names, reason=_FLAT)
@@ -113,12 +114,16 @@ class Draws:
         return self._interval(value, low, high, *names)
 
     def _percentiles(self, value: float, draws: Vector, level: float, *names: str) -> Interval:
-        if self.n_items == 1 and not is_binary(self.models[name] for name in names):
+        if self._single(*names):
             return self._interval(value, None, None, *names, reason="one item: no interval")
         if _flat(draws):
             return self._interval(value, None, None, *names, reason=_FLAT)
         low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
         return self._interval(value, float(low), float(high), *names)
+
+    def _single(self, *names: str) -> bool:
+        """Whether there is one item alone, whose score says nothing of its spread."""
+        return self.n_items == 1 and not is_binary(self.models[name] for name in names)
 
     def _interval(
         self, value: float, low: float | None, high: float | None, *names: str, reason: str | None = None
@@ -132,13 +137,18 @@ class Draws:
         return Interval(n_items=self.n_items, n_seeds=self.seeds(*names), reason=reason)
 
 
-def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+def bootstrap(
+    models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed: int = 0,
+    means: Mapping[str, Vector] | None = None,
+) -> Draws:  # fmt: skip
     """Draw the weighted means of several models, paired on items, with independent seeds.
 
     Args:
         models: by name; the same items with the same weights each, seeds `(None,)` or real ones.
         resamples: number of draws.
         seed: of the draws; equal seeds give equal draws, bit for bit.
+        means: of each model over so many draws of items with this seed, from `harness.numbers.resampling.item_draws`
+            of these models or of more; None draws.
 
     Raises:
         ValueError: no model, or models that were not scored on the same items.
@@ -147,15 +157,15 @@ def bootstrap(models: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed:
     values = np.column_stack([model.values.mean(1) for model in models.values()])
     total = weights.sum()
     point = weights @ values / total
-    means = resampled_means(values, weights, resamples, seed)
+    drawn = item_draws(models, resamples, seed) if means is None else means
     effective = total**2 / (weights**2).sum()
-    means = point[:, None] + (means - point[:, None]) * small_sample(effective)
+    wider = small_sample(effective)
     rng = np.random.default_rng([seed, 1])
     binary = is_binary(models.values())
     spread = seed_spread(models, weights)
     draws = {}
     for column, (name, model) in enumerate(models.items()):
-        draw = means[column]
+        draw = point[column] + (drawn[name] - point[column]) * wider
         if binary and np.ptp(model.values) == 0:  # 0 or 1 throughout: Jeffreys' posterior, not certainty
             k, n = point[column] * len(weights), len(weights)
             draw = rng.beta(k + 0.5, n - k + 0.5, resamples)

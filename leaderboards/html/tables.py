@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leaderboards.cell_table import CellRow
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, visible
-from leaderboards.html.pool import Pool, short
+from leaderboards.html.pool import Moved, Pool, short
 from leaderboards.ranking import BoardRow
 from leaderboards.units import DASH, divide
+
+if TYPE_CHECKING:
+    from leaderboards.html.pieces import Piece
 
 Number = Callable[[Any], float | None]
 
@@ -35,27 +38,60 @@ CELL_NUMBERS: dict[str, Number] = {
     "kept": lambda row: row.kept_bytes,
     "reference kept": lambda row: row.reference_kept_bytes,
 }
-_WITH_KNOWLEDGE: tuple[Column, ...] = (*CELL_COLUMNS[:4], ("knows", lambda row: row.knowledge or DASH),
-                                       *CELL_COLUMNS[4:])  # fmt: skip
+NAMED = ("defense", "attack")
+"""Columns of cells that follow from which other cells there are."""
+_CELLS: tuple[Column, ...] = (*CELL_COLUMNS[:4], ("knows", lambda row: row.knowledge or DASH), *CELL_COLUMNS[4:])
+_OWN = [(title, show) for title, show in _CELLS if title not in NAMED]
+_PLACES = {title: place for place, (title, _) in enumerate(_OWN)}
+_NUMBERS = {title: place for place, title in enumerate(CELL_NUMBERS)}
 
 
 def board_table(rows: Sequence[BoardRow], pool: Pool) -> list[dict[str, Any]]:
     """Columns of the ranking, in the order of the other formats."""
-    return _columns(rows, BOARD_COLUMNS, BOARD_NUMBERS, pool)
-
-
-def cell_table(rows: Sequence[CellRow], pool: Pool) -> list[dict[str, Any]]:
-    """Columns of the cells."""
-    return _columns(rows, _WITH_KNOWLEDGE, CELL_NUMBERS, pool)
-
-
-def _columns(
-    rows: Sequence[Any], columns: Sequence[Column], numbers: dict[str, Number], pool: Pool
-) -> list[dict[str, Any]]:
     found = []
-    for title, show in columns:
-        column = {"title": title, "text": [pool.add(visible(show(row))) for row in rows], "context": title in CONTEXT}
-        if title in numbers:
-            column["number"] = [short(numbers[title](row)) for row in rows]
+    for title, show in BOARD_COLUMNS:
+        column = _column(title, [pool.add(visible(show(row))) for row in rows])
+        if title in BOARD_NUMBERS:
+            column["number"] = [short(BOARD_NUMBERS[title](row)) for row in rows]
         found.append(column)
     return found
+
+
+def cell_texts(row: CellRow, pool: Pool) -> list[int]:
+    """What a cell shows in the columns of cells, but for `NAMED`."""
+    return [pool.add(visible(show(row))) for _, show in _OWN]
+
+
+def cell_numbers(row: CellRow) -> list[float | None]:
+    """What a cell sorts by in the columns of numbers."""
+    return [short(number(row)) for number in CELL_NUMBERS.values()]
+
+
+def cell_table(
+    cells: Sequence[tuple[Piece, Moved]], names: Sequence[tuple[str, str]], pool: Pool
+) -> list[dict[str, Any]]:
+    """Columns of the cells.
+
+    Args:
+        cells: in their order.
+        names: of each its defense and its attack.
+        pool: of the page.
+    """
+    found = []
+    for title, _ in _CELLS:
+        if title in NAMED:
+            place = NAMED.index(title)
+            texts: list[int | None] = [pool.add(visible(name[place])) for name in names]
+        else:
+            place = _PLACES[title]
+            texts = [moved(piece.texts[place]) for piece, moved in cells]
+        column = _column(title, texts)
+        if title in _NUMBERS:
+            place = _NUMBERS[title]
+            column["number"] = [piece.numbers[place] for piece, _ in cells]
+        found.append(column)
+    return found
+
+
+def _column(title: str, texts: Sequence[int | None]) -> dict[str, Any]:
+    return {"title": title, "text": texts, "context": title in CONTEXT}
