@@ -70,7 +70,7 @@ def cells_of(cells: Sequence[Cell]) -> list[CellRow]:
 def row_of(record: Record, defense: str = "", attack: str = "") -> CellRow:
     """The row of one cell; what its lock and its attack are called follows from which other cells there are."""
     seed, attacker, reference = record.spec["seed"], record.cost.attacker(), record.cost.reference
-    return CellRow(
+    return CellRow.model_construct(  # all of it comes out of a record
         id=record.id, status=record.status, model=record.name("model"), defense=defense, attack=attack,
         knowledge=record.provenance.knowledge, task=record.name("task"), seed=seed if isinstance(seed, int) else 0,
         budget=budget_label(record.spec["budget"]), recovery=record.recovery, gain=record.gain,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +10,13 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
-from harness.progress import Progress, Said
+from harness.progress import Said
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
 from harness.records.record import Record, parse_record, quick_record
 from harness.records.record_files import faults
 from harness.records.strict_json import loads
+from leaderboards.groups import Found, folders
 from leaderboards.index import Index
 
 
@@ -74,19 +72,6 @@ class Unread(ItemTable):
         return scores(self.rows, model, metric)
 
 
-MANY = 1000
-"""From so many cells on, people wait for a table and want to see why."""
-
-
-def progress_over(folder: Path) -> Progress:
-    """What shows how far a reading of `folder` is; quiet where there are few cells. Nothing is read."""
-    try:
-        number = sum(1 for _ in (folder / "cells").iterdir())
-    except OSError:
-        number = 0
-    return Progress(quiet=number < MANY)
-
-
 def load_results(
     folder: Path, only: Collection[str] | None = None, *, utility: bool = True, index: Index | None = None,
     progress: Said | None = None,
@@ -123,26 +108,14 @@ def load_results(
     return Results(cells, skipped)
 
 
-def folders(folder: Path, only: Collection[str] | None = None) -> list[tuple[Path, bool]]:
-    """The folders of the cells, ordered, and of each whether it lies outside of the folder of results.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = [(path, leaves) for path, leaves in _folders(folder) if only is None or path.name in only]
-    if not found:
-        raise UsageError(f"{str(folder)!r} holds no results: there is no cells/<id>/{RECORD} in it")
-    return found
-
-
 BATCH = 50
 """Cells that are read together."""
 
 
 def read_cells(
-    found: Sequence[tuple[Path, bool]], utility: bool = True, index: Index | None = None
+    found: Found, utility: bool = True, index: Index | None = None
 ) -> list[Cell | Skipped]:
-    """Some of `folders`, in the same order; see `load_results`.
+    """Some of `groups.folders`, in the same order; see `load_results`.
 
     They take every step together: what one step runs then stays in the processor's caches, a fifth of all time.
     """
@@ -154,34 +127,7 @@ def read_cells(
     return [cell.found or Skipped(cell.path.name, "not read") for cell in cells]
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without the search for unreachable cycles: among a million objects that all live, it was half of the time."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
-
-
 _LEAVES = "a link that leaves the folder of results"
-
-
-def _folders(folder: Path) -> list[tuple[Path, bool]]:
-    """The folders of the cells, ordered, and of each whether it lies outside of the folder of results."""
-    cells = folder / "cells"
-    try:
-        with os.scandir(cells) as entries:
-            links = {entry.name: entry.is_symlink() for entry in entries if not entry.name.startswith(".")
-                     and (Path(entry.path) if entry.is_symlink() else entry).is_dir()}  # fmt: skip
-    except OSError:  # no such folder
-        return []
-    root = folder.resolve()
-    inside = cells.resolve().is_relative_to(root)
-    return [(cells / name, not ((cells / name).resolve().is_relative_to(root) if link else inside))
-            for name, link in sorted(links.items())]  # fmt: skip
 
 
 class _Reading:
@@ -236,11 +182,10 @@ class _Reading:
 
     def read_items(self) -> None:
         """The items, and so the cell."""
-        path = self.path / ITEMS
         if self.utility:
-            self.found = Cell(self.record, read_items(path))
+            self.found = Cell(self.record, read_items(self.path / ITEMS))
             return
-        items = read_table(path, self.record.task.metric, lambda: self.files.read(ITEMS))
+        items = read_table(f"{self.path}/{ITEMS}", self.record.task.metric, lambda: self.files.read(ITEMS))
         if self.index is not None and self.known is not None:
             self.index.put(self.known)
         self.found = Cell(self.record, items, self.known)

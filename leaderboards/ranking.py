@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from harness.cache import digest_of
-from harness.files import canonical_json
 from harness.numbers.labels import label_of, labels
 from harness.numbers.robustness import AttackOutcome, Cell, Excluded, Known, Robustness, robustness
 from harness.numbers.scoring import THRESHOLDS
@@ -21,6 +20,7 @@ from harness.progress import Said, counted
 from harness.records.record import Record
 from harness.records.sections import CostToRecover, Interval
 from harness.settings import Settings
+from leaderboards.groups import Group, group_of
 from leaderboards.index import Index
 from leaderboards.soundness import micro_batch, warnings
 from leaderboards.standing import CEILINGS, Standing, places, standard, standing, suite_attacks, within
@@ -85,10 +85,6 @@ class BoardRow(Settings):
     """Why the row may flatter the lock: attacks that were weaker than they should have been."""
 
 
-Group = tuple[str, ...]
-"""What a row is of: canonical JSON of the model, the own task of a classifier, task, budget, defense and corpus."""
-
-
 def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | None = None) -> list[BoardRow]:
     """The rows of `board_rows`.
 
@@ -102,12 +98,6 @@ def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | Non
         groups[group_of(cell.record.spec)].append(cell)
     return ranked({key: row_of(group, key, index)
                    for key, group in counted(sorted(groups.items()), "ranking", progress)})  # fmt: skip
-
-
-def group_of(spec: Mapping[str, Any]) -> Group:
-    """The row that a cell with this spec belongs to."""
-    own = ("own",) if "own" in spec else ()  # what a classifier was made for: of another purpose, another model
-    return tuple([canonical_json(spec.get(part)) for part in ("model", *own, "task", "budget", "defense", "corpus")])
 
 
 def ranked(rows: Mapping[Group, BoardRow]) -> list[BoardRow]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from harness.files import atomic_write_text, check_output_file
     from harness.threads import usable_cores
     from leaderboards.board import leaderboard
-    from leaderboards.load import progress_over
+    from leaderboards.groups import progress_over
 
     if args.output:
         check_output_file(args.output)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import registry
 from harness.cli.terminal import print_fitting, wrapped
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
 
 HELP = "models, defenses, attacks and tasks, and where each comes from"
 EXAMPLES = """\
@@ -71,7 +73,9 @@ def _settings(row: dict[str, Any]) -> str:
 
 def _rows(kind: str, only: str | None, settings: bool) -> list[dict[str, Any]]:
     """A mapping a plug-in; `settings` adds the JSON Schema of each key, which takes longer than all the rest."""
-    plugins: registry.Registry[Any] = getattr(registry, kind)()
+    from harness import registry  # late: it is most of the time that `harness --help` takes
+
+    plugins: Registry[Any] = getattr(registry, kind)()
     rows = []
     for name, plugin in ({only: plugins.get(only)} if only else plugins.working()).items():
         summary = plugin.summary if kind == "models" else plugin.summary()

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Print mismatches; exit status 1 when there is one."""
     from harness.errors import UsageError
     from harness.text import visible
-    from leaderboards.load import load_results, progress_over
+    from leaderboards.groups import progress_over
+    from leaderboards.load import load_results
     from leaderboards.verify import ON_TRUST, notes, readable, verify_results
 
     if args.rerun < 0:

@@ -11,6 +11,7 @@ not ranked. Out of memory counts as recovery 0 and is named; other cells without
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from functools import cached_property
 import numpy as np
 from pydantic import Field
 
+from harness.files import canonical_json
 from harness.numbers.control_bases import on_one_base
-from harness.numbers.labels import attack_of, label_of, labels
+from harness.numbers.labels import attack_of, labels
 from harness.numbers.resampling import item_draws
 from harness.numbers.scoring import recovery, sides
 from harness.numbers.statistics import RESAMPLES, bootstrap
@@ -38,6 +40,11 @@ class Cell:
     items: Sequence[Item]
     digest: str | None = None
     """`harness.records.cell_files.CellFiles.digest` of the files it was read from; None: it may be of anything."""
+
+    @cached_property
+    def attack(self) -> str:
+        """The attack with its settings and its search (`labels.attack_of`), as canonical JSON."""
+        return canonical_json(attack_of(self.record))
 
     @cached_property
     def models(self) -> dict[str, Scores]:
@@ -105,7 +112,8 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
         known: recoveries that were computed before, of the same cells; new ones are added.
     """
     known = {} if known is None else known
-    by_attack, memory, excluded = _sort(cells, labels([attack_of(cell.record) for cell in cells]))
+    attacks = dict.fromkeys(cell.attack for cell in cells)
+    by_attack, memory, excluded = _sort(cells, labels([json.loads(attack) for attack in attacks]))
     models_of = on_one_base([cell for group in (*by_attack.values(), *memory.values()) for cell in group])
     measured = {label: _merge([models_of[cell.record.id] for cell in group]) for label, group in by_attack.items()}
     references = {label: models["reference"] for label, models in measured.items() if "reference" in models}
@@ -143,7 +151,7 @@ def _sort(
     memory: dict[str, list[Cell]] = defaultdict(list)
     excluded, ground = [], None
     for cell in cells:
-        record, label = cell.record, label_of(known, attack_of(cell.record))
+        record, label = cell.record, known[cell.attack]
         base = cell.models.get("base")
         reason = _why_not(record)
         if reason is None and record.status == "out_of_memory" and "reference" not in cell.models:

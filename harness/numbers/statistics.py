@@ -32,6 +32,8 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 _FEW = 100
 """So many draws are looked at faster than sorted out."""
+_SAMPLE = 500
+"""So many of them show where the others lie."""
 _FLAT = "no spread over items or seeds: no interval"
 
 
@@ -165,20 +167,25 @@ def bootstrap(
     spread = seed_spread(models, weights)
     draws = {}
     for column, (name, model) in enumerate(models.items()):
-        draw = point[column] + (drawn[name] - point[column]) * wider
+        draw = drawn[name] - point[column]  # in place from here on: ten thousand numbers are slow to come by
+        draw *= wider
+        draw += point[column]
         if binary and np.ptp(model.values) == 0:  # 0 or 1 throughout: Jeffreys' posterior, not certainty
             k, n = point[column] * len(weights), len(weights)
             draw = rng.beta(k + 0.5, n - k + 0.5, resamples)
         if name in spread:
             error, freedom = spread[name]
-            draw = draw + error * rng.standard_t(freedom, resamples)
+            moved = rng.standard_t(freedom, resamples)
+            moved *= error
+            draw += moved
         draws[name] = draw
     return Draws(models=models, point=dict(zip(models, map(float, point), strict=True)), draws=draws)
 
 
 def _flat(draws: Vector) -> bool:
     """No spread to estimate an interval from; that is not certainty."""
-    return bool(np.ptp(draws) <= 1e-12 * max(1.0, float(np.abs(draws).max())))
+    low, high = float(draws.min()), float(draws.max())
+    return high - low <= 1e-12 * max(1.0, -low, high)
 
 
 def _fieller(top: Vector, bottom: Vector, value: float, level: float) -> tuple[float | None, float | None]:
@@ -190,10 +197,18 @@ def _fieller(top: Vector, bottom: Vector, value: float, level: float) -> tuple[f
     if bottom.min() <= 0:
         return _crossing(top, bottom, value, tail, -1), _crossing(top, bottom, value, tail, 1)
     few = int(tail * number * (1 + 1e-12))  # so many draws may lie beyond an end
-    places = few, number - few - 1
-    quotients = np.partition(top / bottom, places)
-    low, high = quotients[[*places]].tolist()
+    low, high = _ends(top / bottom, few)
     return min(low, value), max(high, value)
+
+
+def _ends(draws: Vector, few: int) -> tuple[float, float]:
+    """The numbers that so many of the draws lie below, and above. A sample tells which draws can be meant."""
+    sample = np.sort(draws[:: max(1, len(draws) // _SAMPLE)])
+    place = 2 * few * len(sample) // len(draws)
+    below, above = draws[draws < sample[place]], draws[draws > sample[-1 - place]]
+    if min(len(below), len(above)) <= few:
+        below = above = draws
+    return float(np.partition(below, few)[few]), float(np.partition(above, len(above) - few - 1)[len(above) - few - 1])
 
 
 def _crossing(top: Vector, bottom: Vector, value: float, tail: float, side: int) -> float | None:

@@ -91,10 +91,10 @@ def _scored(frame: ItemFrame, keep: Numbers, rows: int, data: bytes) -> Columns 
     column = _file(data).reader.read_column(_SCORE)  # in half the time of `read`
     if column.null_count or len(column) != rows:
         return None
-    values = column.to_numpy()[keep]
-    with np.errstate(over="ignore"):
-        sound = values @ values <= LARGEST_SCORE**2  # then none is larger, and none is NaN
-    return Columns(frame, values) if sound else None
+    if column.num_chunks != 1:
+        return None
+    values = _numbers(column.chunk(0), np.float64)[keep]
+    return Columns(frame, values) if np.abs(values).max(initial=0.0) <= LARGEST_SCORE else None  # nor is one NaN
 
 
 def _file(data: bytes, texts: Sequence[str] = ()) -> Any:
@@ -143,9 +143,10 @@ def _columns(table: Any, metric: str) -> tuple[Columns, Numbers] | None:
     texts = {name: columns[name].dictionary.to_pylist() for name in NAMES}
     if texts["metric"].count(metric) != 1 or len(metric) > LONGEST_NAME:
         return None
-    keep = np.flatnonzero(columns["metric"].indices.to_numpy() == texts["metric"].index(metric))
-    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[columns["model"].indices.to_numpy()[keep]]
-    codes = columns["item"].indices.to_numpy()[keep]
+    model, metrics, item = (_numbers(columns[name].indices, np.int32) for name in NAMES)
+    keep = np.flatnonzero(metrics == texts["metric"].index(metric))
+    sides = np.array([_PLACES.get(name, -1) for name in texts["model"]])[model[keep]]
+    codes = item[keep]
     used = np.flatnonzero(np.bincount(codes)).tolist()
     used.sort(key=texts["item"].__getitem__)
     names = tuple([texts["item"][code] for code in used])
@@ -153,10 +154,18 @@ def _columns(table: Any, metric: str) -> tuple[Columns, Numbers] | None:
         return None
     places = np.zeros(len(texts["item"]), np.int64)
     places[used] = np.arange(len(used))
-    seeds = columns["seed"].fill_null(0).to_numpy()[keep]
-    seeded = columns["seed"].is_valid().to_numpy(zero_copy_only=False)[keep]
-    values, weights = (columns[name].to_numpy()[keep] for name in ("score", "weight"))
+    seed = columns["seed"]
+    seeded = _numbers(seed.is_valid().cast(pa.uint8()), np.uint8)[keep] == 1
+    seeds = np.where(seeded, _numbers(seed, np.int64)[keep], 0)
+    values, weights = (_numbers(columns[name], np.float64)[keep] for name in ("score", "weight"))
     sound = ((sides >= 0) & (seeded == _SEEDED[sides]) & (np.abs(values) <= LARGEST_SCORE)
              & (weights >= 1 / LARGEST_SCORE) & (weights <= LARGEST_SCORE))  # fmt: skip
     frame = ItemFrame(metric, names, sides, seeds, places[codes], weights)
     return (Columns(frame, values), keep) if sound.all() and frame.all_differ() else None
+
+
+def _numbers(array: Any, kind: type[np.generic]) -> Any:
+    """An array of Arrow's as one of numpy's; what is null is any number. `to_numpy` would import pandas first."""
+    if not len(array):
+        return np.empty(0, kind)
+    return np.frombuffer(array.buffers()[1], kind, len(array), array.offset * np.dtype(kind).itemsize)

@@ -111,7 +111,7 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     columns = [list(map(attrgetter(name), rows)) for name in COLUMNS]
     table = pa.table([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=COLUMNS)
     sink = BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, store_schema=False, write_statistics=False)  # every reader would parse them
     atomic_write_bytes(path, sink.getvalue())
 
 
@@ -131,7 +131,7 @@ def read_items(path: Path, metric: str | None = None) -> list[Item]:
         return rows(read_regular(path, MAX_BYTES), metric)
 
 
-def read_table(path: Path, metric: str, read: Callable[[], bytes] | None = None) -> Sequence[Item]:
+def read_table(path: Path | str, metric: str, read: Callable[[], bytes] | None = None) -> Sequence[Item]:
     """`read_items` of one metric, as arrays where that is possible (`ItemTable`).
 
     Args:
@@ -149,14 +149,14 @@ def read_table(path: Path, metric: str, read: Callable[[], bytes] | None = None)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _whole(path: Path | str) -> Iterator[None]:
     """One line for whatever is wrong with a file of items."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason, path = str(error).partition("\n")[0], Path(path)
         raise UsageError(f"{path.name} in {path.parent.name!r} is not a whole file of items: {reason}") from None
 
 

@@ -13,7 +13,7 @@ from harness.records.sections import Interval
 from leaderboards import units
 from leaderboards.formats import visible
 from leaderboards.html.pieces import SIDES, STAGES, Part, Piece, cost_texts
-from leaderboards.html.pool import Moved, Pool, short
+from leaderboards.html.pool import NOTHING, Pool, moved, short
 from leaderboards.html.reproduce import HEAD, TAIL
 from leaderboards.html.tables import board_table, cell_table
 from leaderboards.load import Skipped
@@ -21,6 +21,9 @@ from leaderboards.ranking import BoardRow
 from leaderboards.rows import notes
 from leaderboards.standing import Standing
 from leaderboards.summary import BILL_LINES
+
+Places = list[int | None]
+"""`moved`."""
 
 
 def payload(
@@ -34,7 +37,8 @@ def payload(
         skipped: what was left out.
     """
     pool = Pool()
-    cells = [(piece, moved) for part in parts for moved in [Moved(part.texts, pool)] for piece in part.pieces]
+    board = board_table(rows, pool)
+    cells = [(piece, there) for part in parts for there in [moved(part.texts, pool)] for piece in part.pieces]
     defenses, attacks = _named(piece.defense for piece, _ in cells), _named(piece.attack for piece, _ in cells)
     named = {piece.id: (defenses[piece.defense], attacks[piece.attack]) for piece, _ in cells}
     cells.sort(key=lambda cell: (*cell[0].context, *named[cell[0].id], cell[0].seed, cell[0].id))
@@ -43,11 +47,11 @@ def payload(
         "version": version("lockbench"),
         "shell": [HEAD, TAIL],
         "stages": list(STAGES), "sides": list(SIDES), "bill": [label for label, _, _ in BILL_LINES],
-        "board": board_table(rows, pool),
+        "board": board,
         "locks": [_lock(row, [cells[places[id_]] for id_ in _ids(row)], places) for row in rows],
         "cells": cell_table(cells, [named[piece.id] for piece, _ in cells], pool),
         "ids": [piece.id for piece, _ in cells],
-        "details": [_detail(piece, moved) for piece, moved in cells],
+        "details": [_detail(piece, there) for piece, there in cells],
         "notes": [visible(note) for note in notes(rows, skipped)],
     }  # fmt: skip
     return data, pool
@@ -60,9 +64,10 @@ def _named(choices: Iterable[str]) -> dict[str, str]:
     return {text: label_of(known, choice) for text, choice in chosen.items()}
 
 
-def _detail(piece: Piece, moved: Moved) -> dict[str, Any]:
+def _detail(piece: Piece, there: Places) -> dict[str, Any]:
     """The page of a cell, without what is not there."""
-    found = {key: moved.all(place) if isinstance(place, list) else moved(place) for key, place in piece.places.items()}
+    found = {key: [there[one] for one in place] if isinstance(place, list) else there[place]
+             for key, place in piece.places.items()}  # fmt: skip
     return {key: value for key, value in (found | piece.plain).items() if value is not None}
 
 
@@ -70,10 +75,10 @@ def _ids(row: BoardRow) -> list[str]:
     return [id_ for outcome in row.attacks for id_ in outcome.ids] + [cell.id for cell in row.excluded]
 
 
-def _lock(row: BoardRow, cells: Sequence[tuple[Piece, Moved]], place: dict[str, int]) -> dict[str, Any]:
+def _lock(row: BoardRow, cells: Sequence[tuple[Piece, Places]], place: dict[str, int]) -> dict[str, Any]:
     """One row of the ranking, and its page; `cells` are those of `_ids`."""
     names = {piece.id: piece.name for piece, _ in cells}
-    layers = next((moved(piece.layers) for piece, moved in cells if piece.layers is not None), None)
+    layers = next((there[piece.layers] for piece, there in cells if piece.layers != NOTHING), None)
     whole = Standing(rank=row.rank, robustness=row.robustness, worst_attack=row.worst_attack, n_attacks=row.n_attacks)
     return {
         "key": row.key,

@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.bill import Bill
-from harness.files import canonical_json
-from harness.numbers.labels import attack_of
 from harness.numbers.robustness import Cell
 from harness.records.record import Record
 from leaderboards import units
 from leaderboards.cell_table import CellRow, row_of
 from leaderboards.formats import visible
 from leaderboards.html import curves
-from leaderboards.html.pool import Pool, short
-from leaderboards.html.reproduce import sections
+from leaderboards.html.pool import NOTHING, Pool, quick_json, short
+from leaderboards.html.reproduce import section
 from leaderboards.html.tables import cell_numbers, cell_texts
 from leaderboards.summary import BILL_LINES
 
 STAGES = ("lock", "control", "undo", "search", "attack", "reference")
 SIDES = ("base", "locked", "attacked", "reference")
 
-Places = dict[str, int | list[int | None] | None]
+Places = dict[str, int | list[int]]
 
 
 class Piece(NamedTuple):
@@ -39,7 +37,7 @@ class Piece(NamedTuple):
     seed: int
     """Root seed."""
     defense: str
-    """The lock with its settings, as canonical JSON."""
+    """The lock with its settings, as JSON; one JSON for one lock with one order of settings."""
     attack: str
     """The attack with its settings, as canonical JSON."""
     name: str
@@ -48,7 +46,7 @@ class Piece(NamedTuple):
     """Its row in the table of cells, but for what `tables.NAMED` has."""
     numbers: list[float | None]
     """What that table sorts by, in the columns that sort by a number."""
-    layers: int | None
+    layers: int
     """Error by layer that the lock distilled."""
     places: Places
     """What its own page shows: values in the pool."""
@@ -67,15 +65,15 @@ class Part:
 def part_of(cells: Sequence[Cell]) -> Part:
     """The cells, made ready for the page."""
     pool = Pool()
-    return Part([_piece(cell.record, pool) for cell in cells], pool.texts)
+    return Part([_piece(cell, pool) for cell in cells], pool.texts)
 
 
-def _piece(record: Record, pool: Pool) -> Piece:
-    attack, row = attack_of(record), row_of(record)
+def _piece(cell: Cell, pool: Pool) -> Piece:
+    record, row = cell.record, row_of(cell.record)
     layers = [[visible(name), short(error)] for name, error in record.layer_errors.items()]
     return Piece(
         id=record.id, context=(row.model, row.task, row.budget), seed=row.seed,
-        defense=canonical_json(record.spec["defense"]), attack=canonical_json(attack), name=record.name("attack"),
+        defense=quick_json(record.spec["defense"]), attack=cell.attack, name=record.name("attack"),
         texts=cell_texts(row, pool), numbers=cell_numbers(row), layers=pool.maybe(layers),
         places=_places(row, record, pool), plain=_plain(record),
     )  # fmt: skip
@@ -93,7 +91,7 @@ def _places(row: CellRow, record: Record, pool: Pool) -> Places:
              "trained": f"{len(made.targets)} tensors or modules"}  # fmt: skip
     return {
         "reason": pool.maybe(visible(row.reason or "")),
-        "spec": [pool.add(line) for line in sections(record)],
+        "spec": [_section(key, value, pool) for key, value in record.spec.items()],
         "flags": [pool.add([flag.severity, visible(flag.flag), visible(flag.detail)]) for flag in record.validity],
         "score": [pool.add(units.with_ends(getattr(record.score, side), 3)) for side in SIDES],
         "unit": pool.add(visible(record.score.unit or record.task.metric)),
@@ -115,10 +113,15 @@ def _plain(record: Record) -> dict[str, Any]:
             "rate": curves.learning_rate(record)}  # fmt: skip
 
 
-def _bill(bill: Bill | None, pool: Pool) -> int | None:
+def _section(key: str, value: Any, pool: Pool) -> int:
+    """Most settings of a cell are those of its neighbours."""
+    return pool.made(f"{key}={quick_json(value)}", lambda: section(key, value))
+
+
+def _bill(bill: Bill | None, pool: Pool) -> int:
     """All cells of a lock have its bill, and all locks under an attack the bill of its reference."""
     if bill is None:
-        return None
+        return NOTHING
     return pool.made(bill.model_dump_json(), lambda: [show(get(bill)) for _, get, show in BILL_LINES])
 
 

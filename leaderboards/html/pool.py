@@ -1,13 +1,16 @@
 """Compact JSON for a page of many records: equal values are kept once, and nothing in it can end a script element.
 
-A page may be made in parts, by processes of their own: each has a pool, and `Moved` brings what is in it into another.
+A page may be made in parts, by processes of their own: each has a pool, and `moved` brings what is in it into another.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 _IN_SCRIPT = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
@@ -27,10 +30,10 @@ class Pool:
     def add(self, value: Any) -> int:
         """The number of `value` (strict JSON)."""
         if not isinstance(value, str):
-            return self.take(dumps(value))
+            return self.take(quick_json(value))
         found = self._plain.get(value)
         if found is None:
-            found = self._plain[value] = self.take(dumps(value))
+            found = self._plain[value] = self.take(quick_json(value))
         return found
 
     def take(self, text: str) -> int:
@@ -41,9 +44,9 @@ class Pool:
             self.texts.append(text)
         return found
 
-    def maybe(self, value: Any) -> int | None:
-        """The same; None for None and for what is empty."""
-        return self.add(value) if value else None
+    def maybe(self, value: Any) -> int:
+        """The same; `NOTHING` for None and for what is empty."""
+        return self.add(value) if value else NOTHING
 
     def made(self, key: str, make: Callable[[], Any]) -> int:
         """The number of what `make` gives, which follows from `key`: made once a key."""
@@ -53,25 +56,13 @@ class Pool:
         return found
 
 
-class Moved:
-    """The numbers that the values of one pool have in another; a value is taken there when it is first asked for."""
+def moved(texts: Sequence[str], pool: Pool) -> list[int | None]:
+    """What the numbers of one pool are in another, which takes its values; of `NOTHING`, None."""
+    return [*map(pool.take, texts), None]
 
-    def __init__(self, texts: Sequence[str], pool: Pool) -> None:
-        self._texts, self._pool = texts, pool
-        self._places: list[int | None] = [None] * len(texts)
 
-    def __call__(self, place: int | None) -> int | None:
-        """The number there; None for None."""
-        if place is None:
-            return None
-        found = self._places[place]
-        if found is None:
-            found = self._places[place] = self._pool.take(self._texts[place])
-        return found
-
-    def all(self, places: Sequence[int | None]) -> list[int | None]:
-        """The numbers there."""
-        return [self(place) for place in places]
+NOTHING = -1
+"""Stands for no value among numbers that are moved: the last of `moved`."""
 
 
 def dumps(value: Any) -> str:
@@ -83,14 +74,22 @@ def dumps(value: Any) -> str:
     return _COMPACT.encode(value)
 
 
+def quick_json(value: Any) -> str:
+    """`dumps`, but that NaN and infinity become null: no record has them."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer of more than 64 bits
+        return dumps(value)
+
+
 def script_json(value: Any, pool: Pool | None = None) -> str:
-    """`dumps` for the text of a script element: no tag, comment or entity can begin in it.
+    """`quick_json` for the text of a script element: no tag, comment or entity can begin in it.
 
     Args:
         value: strict JSON; with a pool, an object that is not empty.
         pool: goes into that object as `pool`.
     """
-    text = dumps(value)
+    text = quick_json(value)
     if pool is not None:
         text = f'{text[:-1]},"pool":[{",".join(pool.texts)}]}}'
     for char, escape in _IN_SCRIPT.items():  # a tenth of the time of `translate`: there are few
@@ -98,6 +97,7 @@ def script_json(value: Any, pool: Pool | None = None) -> str:
     return text
 
 
+@lru_cache(maxsize=1 << 16)
 def short(value: float | None) -> float | None:
     """Four significant digits, for drawing; whole numbers as such."""
     if value is None:

@@ -23,7 +23,12 @@ def command(record: Record) -> str:
 
 def sections(record: Record) -> list[str]:
     """The lines between the brackets, a section each; equal ones are equal settings."""
-    return [f"  {flow(key)}: {flow(value)}," for key, value in record.spec.items()]
+    return [section(key, value) for key, value in record.spec.items()]
+
+
+def section(key: str, value: Any) -> str:
+    """The line of one of them."""
+    return f"  {flow(key)}: {flow(value)},"
 
 
 def flow(value: Any) -> str:

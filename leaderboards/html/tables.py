@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from leaderboards.cell_table import CellRow
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, visible
-from leaderboards.html.pool import Moved, Pool, short
+from leaderboards.html.pool import Pool, short
 from leaderboards.ranking import BoardRow
 from leaderboards.units import DASH, divide
 
@@ -68,12 +68,12 @@ def cell_numbers(row: CellRow) -> list[float | None]:
 
 
 def cell_table(
-    cells: Sequence[tuple[Piece, Moved]], names: Sequence[tuple[str, str]], pool: Pool
+    cells: Sequence[tuple[Piece, list[int | None]]], names: Sequence[tuple[str, str]], pool: Pool
 ) -> list[dict[str, Any]]:
     """Columns of the cells.
 
     Args:
-        cells: in their order.
+        cells: in their order, each with what its numbers are in the pool of the page (`pool.moved`).
         names: of each its defense and its attack.
         pool: of the page.
     """
@@ -84,7 +84,7 @@ def cell_table(
             texts: list[int | None] = [pool.add(visible(name[place])) for name in names]
         else:
             place = _PLACES[title]
-            texts = [moved(piece.texts[place]) for piece, moved in cells]
+            texts = [there[piece.texts[place]] for piece, there in cells]
         column = _column(title, texts)
         if title in _NUMBERS:
             place = _NUMBERS[title]

@@ -74,7 +74,7 @@ def test_who_waits_for_many_cells_sees_why(
     status = main(words)
     few = capsys.readouterr()
     assert few.err == ""
-    monkeypatch.setattr("leaderboards.load.MANY", 4)
+    monkeypatch.setattr("leaderboards.groups.MANY", 4)
     assert main(words) == status
     many = capsys.readouterr()
     assert many.out == few.out
