@@ -1,6 +1,6 @@
 """How long the leaderboard page takes: to build from many records, and to show itself in headless Chromium.
 
-    python benchmarks/board_page.py [--records 10000] [--repeats 3] [-o docs/data/board_page.json]
+    python benchmarks/board_page.py [--records 10000] [--repeats 5] [-o docs/data/board_page.json]
 
 The records are made up (`record_factory.py`): locks by attacks by seeds on several models and tasks, written as
 `harness run` would. Each build is a process of its own: the first with an empty cache, one more on the same records,
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+
+from harness.threads import usable_cores  # noqa: E402
 
 MODELS, TASKS, SEEDS, ATTACKS = 5, 4, 5, 10
 """Together with the locks they make the number of records."""
@@ -76,57 +78,43 @@ def _specs(number: int) -> Iterator[tuple[int, int, int, int, int]]:
         yield spec
 
 
-def build(out: Path, cache: Path, file: Path) -> dict[str, float]:
-    """Seconds of a processor by step of `harness leaderboard --format html`, from the process's start.
+def build(out: Path, cache: Path, file: Path, processes: int) -> dict[str, float]:
+    """`harness leaderboard --format html` from its start to its end, as whoever types it waits for it.
 
-    With them the seconds of the clock since this was called, and the most memory, in bytes.
+    Seconds of the clock and of processors, over all of its processes, and the most memory of one of them, in bytes.
     """
-    begun, took = time.perf_counter(), {}
-    last = 0.0
-
-    def step(name: str) -> None:
-        nonlocal last
-        now = time.process_time()
-        took[name], last = now - last, now
-
-    from leaderboards.html.page import page
-    from leaderboards.index import Index
-    from leaderboards.load import load_results, uncollected
-    from leaderboards.ranking import rank
-
-    def made() -> None:
-        with Index(cache) as index:
-            results = load_results(out, utility=False, index=index)
-            step("read")
-            rows = rank(results.cells, index)
-            step("rank")
-            file.write_text(page(results, rows=rows) + "\n")
-            step("page")
-
-    step("start")
-    with uncollected():
-        made()
-    step("keep")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**took, "all": time.process_time(), "wall": time.perf_counter() - begun, "memory": memory}
+    command = [sys.executable, "-m", "harness.cli.main", "leaderboard", str(out), "--format", "html", "-o", str(file),
+               "--cache", str(cache)]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": str(processes)}
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=env)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        sys.exit(f"{' '.join(command)} failed")
+    return {"wall": time.perf_counter() - begun, "processor": used.ru_utime + used.ru_stime,
+            "memory": used.ru_maxrss * 1024}  # fmt: skip
 
 
-def builds(out: Path, cache: Path, file: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """`build` in processes of their own: with an empty cache, again (the fastest), and after one record is gone."""
+def builds(out: Path, place: Path, file: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """`build` with an empty cache by one process and by one a core, again, and after one record is gone."""
+    cores, texts = usable_cores(), []
 
-    def child() -> dict[str, float]:
-        command = [sys.executable, __file__, "--build", str(out), str(cache), "-o", str(file)]
-        found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    def times(processes: int, cache: str) -> list[dict[str, float]]:
+        found = []
+        for _ in range(repeats):
+            shutil.rmtree(place / cache, ignore_errors=True)
+            found.append(build(out, place / cache, file, processes))
+            texts.append(file.read_bytes())
         return found
 
-    first, text = child(), file.read_bytes()
-    again = [child() for _ in range(repeats)]
-    if file.read_bytes() != text:
-        sys.exit("the second build is another page than the first")
+    found = {"alone": times(1, "alone"), "first": times(cores, "cache")}
+    found["again"] = [build(out, place / "cache", file, cores) for _ in range(repeats)]
+    if len({*texts, file.read_bytes()}) > 1:
+        sys.exit("two builds of the same records are not the same page")
     shutil.rmtree(min((out / "cells").iterdir()))
-    changed = child()
-    file.write_bytes(text)
-    return {"first": first, "again": min(again, key=lambda found: found["all"]), "changed": changed}
+    found["changed"] = [build(out, place / "cache", place / "changed.html", cores)]
+    return found
 
 
 def paint_milliseconds(file: Path, repeats: int) -> dict[str, float]:
@@ -157,18 +145,14 @@ def main() -> None:
     """Write the records, measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/data/board_page.json"))
-    parser.add_argument("--build", type=Path, nargs=2, metavar=("RESULTS", "CACHE"), help="only one build, to OUTPUT")
     args = parser.parse_args()
-    if args.build:
-        results, cache = args.build
-        print(json.dumps(build(results, cache, args.output)))
-        return
     with tempfile.TemporaryDirectory(prefix="board-") as folder:
         out, file = Path(folder) / "results", Path(folder) / "board.html"
         write_records(out, args.records)
-        found: dict[str, Any] = {"records": args.records, "builds": builds(out, Path(folder), file, args.repeats)}
+        found: dict[str, Any] = {"records": args.records, "cores": usable_cores(),
+                                 "builds": builds(out, Path(folder), file, args.repeats)}  # fmt: skip
         found["bytes"] = file.stat().st_size
         found["milliseconds"] = paint_milliseconds(file, args.repeats)
     args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Skipped:
     reason: str
     cell: Cell | None = None
     """What could still be read of it, for `harness verify`; no table shows it."""
-    refused: UsageError | None = None
+    refused: UsageError | None = field(default=None, compare=False)
     """Why this version cannot read it, where it is no damage."""
 
 

@@ -22,7 +22,7 @@ from harness.spec import resolve
 from leaderboards.board import leaderboard
 from leaderboards.columns import BOARD_COLUMNS
 from leaderboards.html.page import CHART, page, source_hash
-from leaderboards.html.pool import Pool, script_json
+from leaderboards.html.pool import NOTHING, Pool, moved, script_json
 from leaderboards.html.reproduce import HEAD, command, flow
 from leaderboards.load import Results, load_results
 from leaderboards.ranking import rank
@@ -120,7 +120,12 @@ def test_data_reads_back_and_ends_no_script(value: Any) -> None:
 def test_equal_values_are_kept_once() -> None:
     pool = Pool()
     assert [pool.add("a"), pool.add(["a"]), pool.add("a"), pool.add(["a"]), pool.add('["a"]')] == [0, 1, 0, 1, 2]
-    assert pool.maybe([]) is None
+    assert pool.maybe([]) == NOTHING
+    other = Pool()
+    other.add("b")
+    there = moved(pool.texts, other)
+    assert [other.texts[place] for place in there if place is not None] == pool.texts
+    assert there[NOTHING] is None
 
 
 def test_the_chart_library_is_the_published_one_with_its_licence() -> None:

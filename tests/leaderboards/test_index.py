@@ -249,7 +249,7 @@ def test_a_build_that_fails_keeps_what_it_found(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("leaderboards.board.render", killed)
+        broken.setattr("leaderboards.formats.render", killed)
         with pytest.raises(KeyboardInterrupt):
             leaderboard(out, cache=tmp_path)
     done(work)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +321,11 @@ def test_weighted_mean_lies_among_the_scores(pairs: list[tuple[float, float]]) -
 def test_no_items_have_no_mean() -> None:
     with pytest.raises(ValueError, match="no items"):
         weighted_mean([])
+
+
+def test_reading_a_column_of_numbers_imports_no_pandas(tmp_path: Path) -> None:
+    write_items(tmp_path / "items.parquet", [Item("base", "m", None, name, 1.0) for name in "ab"])
+    code = ("import sys; from pathlib import Path; from harness.records.items import read_table; "
+            f"[len(read_table(Path({str(tmp_path / 'items.parquet')!r}), 'm')) for _ in range(2)]; "
+            "sys.exit('pandas' in sys.modules)")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from harness.errors import UsageError
 from harness.files import read_regular
 from harness.layers import parse_value
 from harness.models.resolve import local_folder, resolve
+from harness.records.record_files import seal_fits, seal_of
 from harness.records.strict_json import loads
 from harness.strict_yaml import load_yaml, read_yaml
 from harness.text import visible
@@ -48,7 +50,10 @@ odd_texts = st.sampled_from([b'{"a": 1, "a": 2}', b'{"a" : 1, "a": 2}', b'{"a":1
                              b"[-0.0, 1e100]", b"[1e101]", b"[1e400]", b"[18446744073709551615]",
                              b"[18446744073709551616]",
                              b"[-9223372036854775809]", b"[NaN]", b"[-Infinity]", b'{"a\\":": 1}', b'{"x": "a\\": b"}',
-                             b'{"a": "one :two", "b": 1}', b'{"a"\n: 1, "a": 1}', b"\xef\xbb\xbf{}", b'"\xff"', b"null",
+                             b'{"a": "one :two", "b": 1}', b'{"a\\u003a": 1, "b": 2, "b": 3}',
+                             b'{"a": "\\u003a:", "b": 2, "b": 3}', b"[1e17, 1e18, -1e99]", b'{"a": "1e+19", "b": 1e17}',
+                             b"[9007199254740993, 0.1, 1e-05, 1e-7, 1e-320]", b'"\\ud800"', b'["\\ud800"]',
+                             b'{"a"\n: 1, "a": 1}', b"\xef\xbb\xbf{}", b'"\xff"', b"null",
                              b"[]", b"[" * 58 + b"]" * 58, b"[" * 60 + b"]" * 60, b"[" * 61 + b"]" * 61])  # fmt: skip
 texts = odd_texts | values.map(lambda value: json.dumps(value).encode()) | st.builds(
     lambda value, at, piece: (text := json.dumps(value).encode())[: at % len(text)] + piece + text[at % len(text) :],
@@ -63,6 +68,35 @@ def test_the_quick_reading_says_what_the_slow_one_says(text: bytes) -> None:
     with pytest.MonkeyPatch.context() as only:
         only.setattr("harness.records.strict_json._plain", lambda _: None)
         assert read(text) == quick
+
+
+small = st.floats(-1e-3, 1e-3) | st.sampled_from([1e-05, 1e-7, -5e-05, 10.00001, 1e16, 1e-10, 1e-100, 0.0001])
+documents = st.dictionaries(st.text(), st.recursive(leaves.filter(lambda leaf: leaf != 2**64) | small
+                                                    | st.sampled_from([":1e-5,", ":1e-05,", "[0.00001]", "\x7f", "é"]),
+                                                    lambda inner: st.lists(inner, max_size=4)
+                                                    | st.dictionaries(st.text(), inner, max_size=4)))  # fmt: skip
+
+
+@given(documents, documents)
+@example({"a": ":1e-5,"}, {"a": ":1e-05,"})
+@example({"a": 1}, {"a": 1.0})
+@example({"a": 1e-7}, {"a": "1e-07"})
+@example({"a": [0.00001, "x,0.00001,"]}, {"a": [1e-05, "x,1e-05,"]})
+@example({"a": "\ud800"}, {})
+def test_a_quick_look_at_a_seal_says_what_the_slow_one_says(one: Any, other: Any) -> None:
+    as_given = hashlib.sha256(json.dumps(one, separators=(",", ":")).encode()).hexdigest()
+    for seal in (seal_of(one), seal_of(other), as_given):
+        assert seal_fits(one, seal) == (seal == seal_of(one))
+        assert seal_fits({**one, "seal": seal}, seal) == (seal == seal_of(one))
+
+
+def test_records_of_ours_need_no_slow_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(Path(__file__).parents[3].glob("leaderboards/results/tiny/cells/*/record.json"))
+    seals = [loads(file.read_bytes())["seal"] for file in files]
+    monkeypatch.setattr("harness.records.record_files.seal_of", pytest.fail)
+    monkeypatch.setattr("harness.records.strict_json.json", None)
+    assert files
+    assert all(seal_fits(loads(file.read_bytes()), seal) for file, seal in zip(files, seals, strict=True))
 
 
 @pytest.mark.parametrize("name", JSON)
