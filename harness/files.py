@@ -68,14 +68,11 @@ def read_regular(path: Path | str, limit: int) -> bytes:
         OSError: it is not there, or cannot be read.
         ValueError: it is a link, a folder, a pipe or a device, or larger than `limit` bytes.
     """
+    found = os.lstat(path)  # before it is opened: a pipe without a writer would wait for ever
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{Path(path).name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # waits for no writer of a pipe
-    except OSError:
-        _check_regular(path, os.lstat(path))
-        raise
-    try:
-        found = os.fstat(handle)
-        _check_regular(path, found)
         data = os.read(handle, min(found.st_size, limit) + 1)
         while len(data) != found.st_size and len(data) <= limit and (more := os.read(handle, limit + 1 - len(data))):
             data += more  # it grows while it is read, or came in parts
@@ -84,11 +81,6 @@ def read_regular(path: Path | str, limit: int) -> bytes:
     if len(data) > limit:
         raise ValueError(f"{Path(path).name} is larger than {limit} bytes")
     return data
-
-
-def _check_regular(path: Path | str, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{Path(path).name} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
 
 
 def confined(folder: Path, *names: str) -> Path:
