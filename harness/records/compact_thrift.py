@@ -134,8 +134,14 @@ class Shape:
     def parts(self, data: bytes) -> dict[str, list[bytes]] | None:
         """The named numbers in order, as they are spelled; None where `data` is of another shape, or may be."""
         found = self._pattern.fullmatch(data)
-        if found is None:
-            return None
+        return self._named(found) if found else None
+
+    def start(self, data: bytes) -> tuple[dict[str, list[bytes]], int] | None:
+        """The same where `data` begins with such structs, and where they end."""
+        found = self._pattern.match(data)
+        return (self._named(found), found.end()) if found else None
+
+    def _named(self, found: re.Match[bytes]) -> dict[str, list[bytes]]:
         parts: dict[str, list[bytes]] = {name: [] for name in self._names}
         for name, part in zip(self._names, found.groups(), strict=True):
             parts[name].append(part)

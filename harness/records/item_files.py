@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.records.cell_files import MAX_BYTES
@@ -29,6 +28,7 @@ from harness.records.items import (
     check_items,
 )
 from harness.records.parquet_footer import check_footer
+from harness.records.plain_page import PlainPage, plain_page
 
 _READ = [pa.dictionary(pa.int32(), pa.string()) if name in NAMES else pa.int64() if name == "seed" else pa.float64()
          for name in COLUMNS]  # fmt: skip
@@ -58,7 +58,7 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
     beside = claims.beside(data, _SCORE) if claims and len(data) <= _MOST_BYTES else None
     known = _frames()
     if beside is not None and (kept := known.get((metric, beside))) is not None:
-        found = _scored(*kept, data)
+        found = _scored(kept, data, claims.chunk(data, _SCORE) if claims else b"")
         if found is not None:
             return found
     table = _table(data)
@@ -73,28 +73,53 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
     if claims and beside is not None and small and claims.apart(_SCORE):
         if len(known) >= _MOST_FRAMES:
             known.pop(next(iter(known)))
-        known[metric, beside] = found.frame, keep, table.num_rows
+        page = plain_page(claims.chunk(data, _SCORE), _all_scores(table))
+        known[metric, beside] = _Kept(found.frame, keep, table.num_rows, page)
     return found
 
 
+class _Kept(NamedTuple):
+    """What is the same in files that are alike beside their scores."""
+
+    frame: ItemFrame
+    keep: Numbers
+    """Its rows."""
+    rows: int
+    """All rows of such a file."""
+    page: PlainPage | None
+    """How the scores are stored, where they are as they are."""
+
+
 @cache
-def _frames() -> dict[Hashable, tuple[ItemFrame, Numbers, int]]:
-    """By all that they follow from: what the last files had beside their scores, in which rows, and of how many.
+def _frames() -> dict[Hashable, _Kept]:
+    """By all that they follow from: what the last files had beside their scores.
 
     The cells of a task have the same items. Of one that has what another had, only the scores are read.
     """
     return {}
 
 
-def _scored(frame: ItemFrame, keep: Numbers, rows: int, data: bytes) -> Columns | None:
-    """The items of a file whose frame is known; None where a score may be refused, or is not there."""
-    column = _file(data).reader.read_column(_SCORE)  # in half the time of `read`
-    if column.null_count or len(column) != rows:
-        return None
-    if column.num_chunks != 1:
-        return None
-    values = _numbers(column.chunk(0), np.float64)[keep]
-    return Columns(frame, values) if np.abs(values).max(initial=0.0) <= LARGEST_SCORE else None  # nor is one NaN
+def _scored(kept: _Kept, data: bytes, chunk: bytes) -> Columns | None:
+    """The items of a file whose frame is known; None where a score may be refused, or is not there.
+
+    Args:
+        kept: what is known.
+        data: the file.
+        chunk: its part with the scores.
+    """
+    scores = kept.page.values(chunk) if kept.page else None
+    if scores is None:
+        column = _file(data).reader.read_column(_SCORE)  # in half the time of `read`
+        if column.null_count or len(column) != kept.rows or column.num_chunks != 1:
+            return None
+        scores = _numbers(column.chunk(0), np.float64)
+    values = scores[kept.keep]
+    return Columns(kept.frame, values) if np.abs(values).max(initial=0.0) <= LARGEST_SCORE else None  # nor is one NaN
+
+
+def _all_scores(table: Any) -> Any:
+    """Of a table in one piece."""
+    return _numbers(table.column(_SCORE).chunk(0), np.float64)
 
 
 def _file(data: bytes, texts: Sequence[str] = ()) -> Any:
@@ -118,6 +143,8 @@ def _table(data: bytes) -> Any:
 
 def _items(table: Any, metric: str | None) -> Iterable[Item]:
     if metric is not None:
+        import pyarrow.compute as pc  # late: a ranking seldom needs it
+
         table = table.filter(pc.equal(table["metric"].cast(pa.string()), metric))
     return (Item(*row) for row in zip(*(_values(table[name]) for name in COLUMNS), strict=True))
 

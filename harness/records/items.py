@@ -111,7 +111,8 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     columns = [list(map(attrgetter(name), rows)) for name in COLUMNS]
     table = pa.table([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=COLUMNS)
     sink = BytesIO()
-    pq.write_table(table, sink, store_schema=False, write_statistics=False)  # every reader would parse them
+    named = [name for name in COLUMNS if name != "score"]  # scores seldom repeat: they are stored as they are
+    pq.write_table(table, sink, use_dictionary=named, store_schema=False, write_statistics=False)
     atomic_write_bytes(path, sink.getvalue())
 
 

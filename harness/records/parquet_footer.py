@@ -68,7 +68,9 @@ class Claims:
 
     shape: Shape
     parts: Mapping[str, Sequence[bytes]]
-    """As `Shape.parts` gives them."""
+    """As `Shape.parts` gives them; the dictionary of a column that has none begins where its values do."""
+    listed: Sequence[bool]
+    """Whether a column has a dictionary."""
     footer: int
     """Where the footer begins."""
 
@@ -80,7 +82,7 @@ class Claims:
         """
         parts = self.parts
         start, stop = self._pages(column)
-        if not len(_MAGIC) <= start < integer(parts["data"][column]) < stop <= self.footer:
+        if not self._within(column, len(_MAGIC), self.footer):
             return None
         # Columns behind this one begin later where its scores take more bytes: of them the distance is the same.
         said = [part for name in _PLACED for part in parts[name][:column]]
@@ -91,12 +93,19 @@ class Claims:
     def apart(self, column: int) -> bool:
         """Whether no other column has pages among those of this one. Files alike in `beside` are alike in this."""
         start, stop = self._pages(column)
-        for other, data in enumerate(self.parts["data"]):
-            low, high = (len(_MAGIC), start) if other < column else (stop, self.footer)
-            first, last = self._pages(other)
-            if other != column and not low <= first < integer(data) < last <= high:
-                return False
-        return True
+        before = all(self._within(other, len(_MAGIC), start) for other in range(column))
+        return before and all(self._within(other, stop, self.footer) for other in range(column + 1, len(self.listed)))
+
+    def chunk(self, data: bytes, column: int) -> bytes:
+        """All that a file has of a column."""
+        start, stop = self._pages(column)
+        return data[start:stop]
+
+    def _within(self, column: int, low: int, high: int) -> bool:
+        """Whether the pages of a column lie there, and those of its dictionary before those of its values."""
+        first, last = self._pages(column)
+        values = integer(self.parts["data"][column])
+        return low <= first and (first < values if self.listed[column] else first == values) and values < last <= high
 
     def _pages(self, column: int) -> tuple[int, int]:
         first = integer(self.parts["dictionary"][column])
@@ -123,11 +132,10 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
         raise ValueError("it has no footer of parquet at its end")
     footer = data[-8 - length : -8]
     claims = None
-    for shape in _shapes(tuple(columns)):
+    for shape, listed in _shapes(tuple(columns)):
         if (parts := shape.parts(footer)) is not None:
             numbers = {name: [integer(part) for part in parts.get(name, ())] for name in ("total", "rows", "sizes")}
-            usual = all(len(parts.get(name, ())) == len(columns) for name in _PLACED) and "index" not in parts
-            claims = Claims(shape, parts, len(data) - 8 - length) if usual else None
+            claims = _claims(shape, parts, listed, len(data) - 8 - length)
             break
     else:
         numbers = _read(footer, columns)
@@ -137,6 +145,15 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
     if min(sizes, default=0) < 0 or sum(sizes) > size:
         raise ValueError(f"it expands to more than {size} bytes")
     return claims
+
+
+def _claims(shape: Shape, parts: dict[str, list[bytes]], listed: Sequence[bool], footer: int) -> Claims | None:
+    """What a footer of a known shape says; None for a table in several pieces, or with an index before its values."""
+    if any(len(parts.get(name, ())) != len(listed) for name in ("values", "stored", "data")) or "index" in parts:
+        return None
+    own = iter(parts.get("dictionary", ()))
+    first = [next(own) if has else data for has, data in zip(listed, parts["data"], strict=True)]
+    return Claims(shape, {**parts, "dictionary": first}, listed, footer)
 
 
 def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
@@ -158,14 +175,16 @@ def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
         shape = Shape(footer, _FILE)
         parts = shape.parts(footer) or {}
         read = {name: [integer(part) for part in parts.get(name, ())] for name in (*numbers, *placed)}
-        known += [shape] if read == numbers | placed else []  # not where a field is there twice
+        listed = tuple(_PLACED["dictionary"] in chunk for chunk in chunks)
+        known += [(shape, listed)] if read == numbers | placed else []  # not where a field is there twice
         del known[:-_SHAPES]
     return numbers
 
 
 @cache
-def _shapes(columns: tuple[str, ...]) -> list[Shape]:
-    """Of our footers with these columns, as read before: looking at one of these takes a fiftieth of the time."""
+def _shapes(columns: tuple[str, ...]) -> list[tuple[Shape, tuple[bool, ...]]]:
+    """Of our footers with these columns, as read before: looking at one of these takes a fiftieth of the time. With it,
+    which columns have a dictionary."""
     return []
 
 
