@@ -17,7 +17,7 @@ import pyarrow as pa
 from harness.records.compact_thrift import I32, Free, Layout, Reader, Shape, integer
 
 _HEADER: Layout = {1: I32, 2: I32, 3: Free(I32, "stored"), 5: {1: I32, 2: I32, 3: I32, 4: I32, 5: {}}}
-"""type, uncompressed_page_size, compressed_page_size; of data_page_header num_values, three encodings, no statistics."""
+"""type, uncompressed_page_size, compressed_page_size; of data_page_header num_values, three encodings, statistics."""
 _CODEC, _NUMBER = "snappy", np.dtype("<f8")
 _LEVELS = 64
 """Bytes before the numbers: what says that none is null has six."""
