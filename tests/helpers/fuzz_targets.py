@@ -237,10 +237,12 @@ def fuzz_leaderboard(data: bytes) -> None:
 
 @cache
 def _items_file() -> bytes:
-    from harness.records.items import write_items
+    from harness.records.items import read_table, write_items
 
     path = _folder() / "good.parquet"
     write_items(path, [Item("attacked", "m", seed, name, 1.0) for seed in (1, 2) for name in "abcde"])
+    for _ in range(2):
+        read_table(path, "m")  # so that what is known of it is used for what comes out of it
     return path.read_bytes()
 
 
