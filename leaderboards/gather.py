@@ -20,7 +20,7 @@ from harness.progress import Said
 from harness.threads import blas_threads
 from leaderboards.groups import Group, Job, Look, group_of, quick_group, silence
 from leaderboards.index import Index
-from leaderboards.load import BATCH, Skipped, read_cells
+from leaderboards.load import BATCH, Skipped, read_cells, with_clashes
 from leaderboards.ranking import BoardRow, ranked, row_of
 
 T = TypeVar("T")
@@ -81,11 +81,11 @@ def gather(
             done += part.folders
             if progress is not None:
                 progress("reading and ranking", done, len(look.found))
-    skipped.sort(key=lambda one: one.folder)
-    refused = [one.refused for one in skipped if one.refused]
+    refused = [one.refused for one in sorted(skipped, key=lambda one: one.folder) if one.refused]
     if len(refused) == len(look.found):
         raise refused[0]
-    return Gathered(ranked(rows), [shown[group] for group in sorted(shown)], skipped)
+    left = with_clashes(skipped, look.folder, look.only)
+    return Gathered(ranked(rows), [shown[group] for group in sorted(shown)], left)
 
 
 def _taken(job: Job, show: Show[T], index: Index | None) -> _Found[T]:

@@ -63,7 +63,7 @@ class Look:
             only: ids of the cells that take part; None is all.
             processes: that may work side by side, where this system can copy a running process (Linux).
         """
-        self.folder, self.found = folder, folders(folder, only)
+        self.folder, self.only, self.found = folder, only, folders(folder, only)
         self.processes = processes if sys.platform == "linux" else 1
         self._end: Connection | None = None
         if self.processes > 1:
@@ -108,6 +108,16 @@ def _folders(folder: Path) -> Found:
     inside = cells.resolve().is_relative_to(root)
     return [(cells / name, not ((cells / name).resolve().is_relative_to(root) if link else inside))
             for name, link in sorted(links.items())]  # fmt: skip
+
+
+def clashes(folder: Path, only: Collection[str] | None = None) -> list[str]:
+    """Ids of cells that `harness merge` took out of the results, because folders gave them different scores."""
+    try:
+        with os.scandir(folder / "clashes") as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)
+                          and not entry.name.startswith(".") and (only is None or entry.name in only))  # fmt: skip
+    except OSError:
+        return []
 
 
 def _jobs(found: Found) -> list[tuple[str, list[int]]]:

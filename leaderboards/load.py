@@ -16,7 +16,7 @@ from harness.records.items import Item, ItemTable, Scores, Side, read_items, rea
 from harness.records.record import Record, parse_record, quick_record
 from harness.records.record_files import faults
 from harness.records.strict_json import loads
-from leaderboards.groups import Found, folders
+from leaderboards.groups import Found, clashes, folders
 from leaderboards.index import Index
 
 
@@ -105,7 +105,13 @@ def load_results(
             progress("reading cells", min(start + BATCH, len(found)), len(found))
     if len(refused) == len(found):
         raise refused[0]
-    return Results(cells, skipped)
+    return Results(cells, with_clashes(skipped, folder, only))
+
+
+def with_clashes(skipped: Sequence[Skipped], folder: Path, only: Collection[str] | None) -> list[Skipped]:
+    """What was skipped, ordered, and with it the cells that a merge took out."""
+    apart = {name: Skipped(name, _CLASH) for name in clashes(folder, only)}
+    return sorted([*(one for one in skipped if one.folder not in apart), *apart.values()], key=lambda one: one.folder)
 
 
 BATCH = 50
@@ -127,6 +133,7 @@ def read_cells(
     return [cell.found or Skipped(cell.path.name, "not read") for cell in cells]
 
 
+_CLASH = "a clash of merged folders, which gave it different scores: see clashes/ in the folder of results"
 _LEAVES = "a link that leaves the folder of results"
 
 

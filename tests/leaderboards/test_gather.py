@@ -17,6 +17,7 @@ from record_factory import make_cell, write_cell
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
+from harness.records.merge import merge
 from leaderboards import groups
 from leaderboards.board import leaderboard
 from leaderboards.gather import Gathered, gather
@@ -26,6 +27,7 @@ from leaderboards.html.pieces import part_of
 from leaderboards.index import Index
 from leaderboards.load import load_results
 from leaderboards.ranking import rank
+from leaderboards.verify import verify
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results"
 FIRST = os.getpid()
@@ -158,6 +160,28 @@ def test_what_processes_learn_is_kept(out: Path, tmp_path: Path, monkeypatch: py
     first = learnt(2)
     monkeypatch.setattr("leaderboards.ranking._row", pytest.fail)
     assert learnt(1) == first
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_cells_that_a_merge_took_out_are_named_everywhere(tmp_path: Path, processes: int, fresh: bool) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    target = tmp_path / "all" if fresh else one
+    for folder, recovery in ((one, 0.2), (other, 0.7)):
+        clash = write_cell(folder, make_cell(attack="full", recovery=recovery)).name
+        write_cell(folder, make_cell(attack="lora"))
+    merge([one, other], target)
+    for kind in ("table", "markdown", "latex", "html"):
+        text = leaderboard(target, kind, processes=processes)
+        assert clash in text
+        assert "a clash of merged folders" in text
+    (mismatch,) = verify(target)
+    assert clash in str(mismatch)
+    assert "a clash" in str(mismatch)
+    assert [one.folder for one in load_results(target).skipped] == [clash]
+    shutil.rmtree(target / "clashes")
+    shutil.rmtree(target / "cells" / clash, ignore_errors=True)
+    assert not verify(target)
 
 
 plain = st.none() | st.booleans() | st.sampled_from([0, 1, -0.0, 1.0, 1e-05, 1e-5, 1e16, 10**16, "1", "\ud800", "é"])

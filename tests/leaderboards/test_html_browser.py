@@ -27,6 +27,8 @@ from leaderboards.ranking import rank
 from leaderboards.standing import suite_attacks
 
 BINARY = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PICTURE = Path(__file__).parents[2] / "docs" / "figures" / "board.png"
+"""Of the README; beside it, what it shows as text."""
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "results"
 BAD = "<img src=x onerror=\"document.title='broken'\">\u202e</script>'\"&amp;{{7*7}}"
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no chromium here")
@@ -170,6 +172,15 @@ def test_filters_narrow_ranking_heat_map_and_cells(reader: Reader, text: str) ->
     assert "1 of 4" in view.inner_text("#f-count")
     view.fill("#f-text", "no such lock")
     wait_for_rows(view, 0)
+
+
+def test_models_are_filtered(reader: Reader) -> None:
+    cells = [make_cell(model=model, defense=f"lock of {model}") for model in ("one", "other")]
+    view = reader.open(page(Results(cells, [])))
+    assert sorted(names(view)) == ["lock of one", "lock of other"]
+    view.select_option("#f-model", "other")
+    assert names(view) == ["lock of other"]
+    assert view.locator("#cells tbody tr:not(.detail)").count() == 1
 
 
 def test_what_attackers_know_changes_ranks_and_never_lets_the_secret_count(reader: Reader, text: str) -> None:
@@ -362,6 +373,11 @@ def test_the_picture_of_the_readme(reader: Reader, tmp_path: Path) -> None:
     view.screenshot(path=target)
     assert target.read_bytes().startswith(b"\x89PNG")
     assert view.locator("#heat table").count() == 1
+    shown = f"{view.inner_text('#ranking')}\n{view.inner_text('#heat')}\n"
+    if "BOARD_SCREENSHOT" in os.environ:
+        target.with_suffix(".txt").write_text(shown, encoding="utf-8")
+    stale = "the records say something else than the README's picture: make it again (CONTRIBUTING.md)"
+    assert PICTURE.with_suffix(".txt").read_text(encoding="utf-8") == shown, stale
 
 
 @pytest.mark.parametrize(("file", "locks"), [

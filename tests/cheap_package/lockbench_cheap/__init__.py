@@ -7,6 +7,7 @@ go through the real loading, cache, scoring and record. The scores mean nothing.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -68,6 +69,12 @@ class Nudge(Attack):
             raise RuntimeError("a plug-in's own bug")
         if fault == "full":
             raise OSError(28, "No space left on device")
+        if fault == "leak":
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+            kept = []
+            while True:
+                kept.append(bytearray(1 << 20))
         if fault == "hang":
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             time.sleep(3600)

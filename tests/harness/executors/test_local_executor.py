@@ -38,14 +38,15 @@ def run(command: list[str], status: int) -> str:
 
 
 def test_what_goes_wrong_in_a_cell_stays_in_it(model: Path, tmp_path: Path) -> None:
-    faults = ["", "raise", "hang", "die", "die_once", ""]
+    faults = ["", "raise", "hang", "die", "die_once", "", "leak"]
     notes = tmp_path / "notes"
     grid = cheap_grid(model, [{"number": n, "fault": fault, "notes": str(notes)} for n, fault in enumerate(faults)])
     command = matrix_command(grid, tmp_path, "--workers", "3", "--timeout", "30", "--retries", "1", "--json")
     said = run(command, 1)
     assert "killed by SIGKILL" in said
     found = records(tmp_path)
-    assert [record.status for record in found] == ["complete", "failed", "failed", "failed", "complete", "complete"]
+    assert [record.status for record in found] == ["complete", "failed", "failed", "failed", "complete", "complete",
+                                                "out_of_memory"]  # fmt: skip
     reasons = [record.status_reason or "" for record in found]
     assert reasons[1] == "RuntimeError: a plug-in's own bug"
     assert "did not end within 30 s (--timeout)" in reasons[2]
@@ -53,7 +54,7 @@ def test_what_goes_wrong_in_a_cell_stays_in_it(model: Path, tmp_path: Path) -> N
     assert "(2 times)" in reasons[3]
     made = Counter(notes.read_text().splitlines())
 
-    grid["attacks"] = [attack | {"fault": ""} for attack in grid["attacks"][:1]] + grid["attacks"][4:]
+    grid["attacks"] = [attack | {"fault": ""} for attack in grid["attacks"][:1]] + grid["attacks"][4:6]
     assert "3 cells are complete" in run(matrix_command(grid, tmp_path, "--workers", "3"), 0)
     assert Counter(notes.read_text().splitlines()) == made  # nothing that was finished is done again
     assert records(tmp_path)[0] == found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness import probes
 from harness.records.record import Record
 from harness.testing import byte_tokenizer, random_llama
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "scale.md"
 COMMAND = ["-m", "harness.cli.main", "run", "--attack", "offload", "--set", "attack.zero_stage=3", "--set",
            "attack.max_steps=4", "--set", "attack.per_device_train_batch_size=2", "--set", "attack.block_size=64",
            "--set", "attack.eval_points=1", "--set", "replicates=1", "--set", "task.max_items=10", "--set",
@@ -22,6 +24,14 @@ COMMAND = ["-m", "harness.cli.main", "run", "--attack", "offload", "--set", "att
 
 ACCELERATES = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": "bf16"}
 """What `accelerate launch` sets for one process, by its options or its config file: not for us to follow."""
+
+
+def documented(launcher: str) -> list[str]:
+    """What the document gives this launcher, but for two processes and without a lock."""
+    (line,) = [line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"{launcher} ")]
+    words = shlex.split(line)[1:]
+    assert words[words.index("run") :] == ["run", "--defense", "dlr", *COMMAND[3:7]]
+    return [{"8": "2", "dlr": "none"}.get(word, word) for word in words]
 
 
 def ran(folder: Path, words: list[str], **environment: str) -> Record:
@@ -41,7 +51,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     random_llama().save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
     alone = ran(tmp_path, COMMAND, **ACCELERATES)
-    together = ran(tmp_path, ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *COMMAND],
+    together = ran(tmp_path, ["-m", "torch.distributed.run", "--standalone", *documented("torchrun"), *COMMAND[7:]],
                    HARNESS_ONLINE="0")  # fmt: skip
     assert alone.status == together.status == "complete", together.status_reason
     scores = [[point.score for point in record.trajectory] for record in (alone, together)]
