@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -62,9 +62,9 @@ class Progress:
             print(text, file=sys.stderr)
 
 
-def counted(items: Sequence[T], label: str, progress: Said | None) -> Iterator[T]:
-    """The items one after the other; `progress` hears how many are behind."""
+def counted(items: Iterable[T], total: int, label: str, progress: Said | None) -> Iterator[T]:
+    """The items one after the other; `progress` hears how many of `total` are behind."""
     for done, item in enumerate(items, 1):
         yield item
         if progress is not None:
-            progress(label, done, len(items))
+            progress(label, done, total)

@@ -41,16 +41,14 @@ def leaderboard(
         Unavailable: the page needs the extra `report`.
     """
     with uncollected():
-        return _text(Look(folder, only, processes), kind, cells, only, cache, progress)
+        return _cells(folder, kind, only, cache, progress) if cells and kind != "html" else \
+            _board(Look(folder, only, processes), kind, cache, progress)  # fmt: skip
 
 
-def _text(look: Look, kind: str, cells: bool, only: Collection[str] | None, cache: Path | None,
-          progress: Said | None) -> str:  # fmt: skip
+def _board(look: Look, kind: str, cache: Path | None, progress: Said | None) -> str:
     """A function of its own: the records are gone before the collector could look through them."""
-    from leaderboards.formats import render  # while another process looks
-    from leaderboards.gather import gather
+    from leaderboards.gather import gather  # while another process looks
     from leaderboards.index import Index
-    from leaderboards.rows import board_table, cell_rows
 
     with Index(cache) if cache else nullcontext() as index:
         if kind == "html":
@@ -59,13 +57,22 @@ def _text(look: Look, kind: str, cells: bool, only: Collection[str] | None, cach
 
             page = gather(look, part_of, index=index, progress=progress)
             return page_of(page.shown, page.rows, page.skipped) + "\n"
-        if cells:
-            from leaderboards.load import load_results
+        from leaderboards.formats import render
+        from leaderboards.rows import board_table
 
-            results = load_results(look.folder, only, utility=False, index=index, progress=progress)
-            return render(cell_rows(results), kind) + "\n"
         found = gather(look, len, index=index, progress=progress)
         return render(board_table(found.rows, found.skipped), kind) + "\n"
+
+
+def _cells(folder: Path, kind: str, only: Collection[str] | None, cache: Path | None, progress: Said | None) -> str:
+    from leaderboards.formats import render
+    from leaderboards.index import Index
+    from leaderboards.load import load_results
+    from leaderboards.rows import cell_rows
+
+    with Index(cache) if cache else nullcontext() as index:
+        results = load_results(folder, only, utility=False, index=index, progress=progress)
+        return render(cell_rows(results), kind) + "\n"
 
 
 @contextmanager

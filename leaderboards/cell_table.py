@@ -72,7 +72,7 @@ def row_of(record: Record, defense: str = "", attack: str = "") -> CellRow:
     seed, attacker, reference = record.spec["seed"], record.cost.attacker(), record.cost.reference
     return CellRow.model_construct(  # all of it comes out of a record
         id=record.id, status=record.status, model=record.name("model"), defense=defense, attack=attack,
-        knowledge=record.provenance.knowledge, task=record.name("task"), seed=seed if isinstance(seed, int) else 0,
+        knowledge=record.provenance.knowledge, task=record.name("task"), seed=int(seed) if isinstance(seed, int) else 0,
         budget=budget_label(record.spec["budget"]), recovery=record.recovery, gain=record.gain,
         reference_gain=record.reference_gain, collapsed=record.utility.collapsed,
         attack_flops=attacker.flops if attacker else None, reference_flops=reference.flops if reference else None,

@@ -7,20 +7,21 @@ So many groups can be taken by processes side by side. What comes out is the sam
 from __future__ import annotations
 
 import multiprocessing
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from harness.errors import UsageError
 from harness.numbers.robustness import Cell
 from harness.progress import Said
 from harness.threads import blas_threads
-from leaderboards.groups import Group, Job, Look, group_of, quick_group, silence
+from leaderboards.groups import Group, Job, Look, begin_copy, group_of, quick_group
 from leaderboards.index import Index
-from leaderboards.load import BATCH, Skipped, read_cells, with_clashes
+from leaderboards.load import Skipped, read_cells, with_clashes
 from leaderboards.ranking import BoardRow, ranked, row_of
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class _Found(Generic[T]):
     row: BoardRow | None
     shown: T | None
     skipped: list[Skipped]
+    strays: list[tuple[str, tuple[Path, bool]]]
+    """Folders whose cell came to be of another group since they were looked at, and which."""
     folders: int
     entries: Mapping[str, bytes]
     """What an index in another process has learnt of it."""
@@ -65,22 +68,35 @@ def gather(
         progress: hears of it.
 
     Raises:
-        UsageError: there is not one record that this version can read; or a file changed meanwhile.
+        UsageError: there is not one record that this version can read.
     """
     rows: dict[Group, BoardRow] = {}
     shown: dict[Group, T] = {}
     skipped: list[Skipped] = []
-    done = 0
+    strays: dict[str, list[tuple[Path, bool]]] = defaultdict(list)
+    jobs, done = look.jobs(), 0
+
+    def take(part: _Found[T]) -> None:
+        if part.row is not None and part.shown is not None:
+            rows[part.group], shown[part.group] = part.row, part.shown
+        skipped.extend(part.skipped)
+        if index is not None:
+            index.add(part.entries)
+
     with blas_threads(1):
-        for part in _parts(look, show, index):
-            if part.row is not None and part.shown is not None:
-                rows[part.group], shown[part.group] = part.row, part.shown
-            skipped += part.skipped
-            if index is not None:
-                index.add(part.entries)
+        for part in _parts(jobs, look.processes, show, index):
+            take(part)
+            for group, one in part.strays:
+                strays[group].append(one)
             done += part.folders
             if progress is not None:
                 progress("reading and ranking", done, len(look.found))
+        looked = dict(jobs)
+        for group, late in strays.items():  # a matrix runs on while its board is built: such a group is taken again
+            part = _taken((group, sorted([*looked.get(group, ()), *late])), show, index)
+            known = {one.folder for one in skipped}
+            take(replace(part, skipped=[one for one in part.skipped if one.folder not in known]))
+            skipped += [Skipped(path.name, "changed while it was read") for _, (path, _) in part.strays]
     refused = [one.refused for one in sorted(skipped, key=lambda one: one.folder) if one.refused]
     if len(refused) == len(look.found):
         raise refused[0]
@@ -93,54 +109,65 @@ def _taken(job: Job, show: Show[T], index: Index | None) -> _Found[T]:
     expected, found = job
     cells: list[Cell] = []
     skipped: list[Skipped] = []
-    for start in range(0, len(found), BATCH):
-        for one in read_cells(found[start : start + BATCH], utility=False, index=index):
-            if isinstance(one, Cell):
-                cells.append(one)
-            else:
-                skipped.append(one)
-    for cell in cells:
-        if quick_group(cell.record.spec) != expected:
-            raise UsageError(f"cell {cell.record.id!r} changed while it was read: run this again")
-    group = group_of(cells[0].record.spec) if cells else ()
-    row = row_of(cells, group, index) if cells else None
-    return _Found(group, row, show(cells) if cells else None, skipped, len(found), {})
+    strays: list[tuple[str, tuple[Path, bool]]] = []
+    for place, one in zip(found, read_cells(found, utility=False, index=index), strict=True):
+        if isinstance(one, Skipped):
+            skipped.append(one)
+        elif (group := quick_group(one.record.spec)) != expected:
+            strays.append((group, place))
+        else:
+            cells.append(one)
+    if not cells:
+        return _Found((), None, None, skipped, strays, len(found), {})
+    key = group_of(cells[0].record.spec)
+    return _Found(key, row_of(cells, key, index), show(cells), skipped, strays, len(found), {})
 
 
-def _parts(look: Look, show: Show[T], index: Index | None) -> Iterator[_Found[T]]:
+def _parts(jobs: Sequence[Job], processes: int, show: Show[T], index: Index | None) -> Iterator[_Found[T]]:
     """Every group, in any order."""
-    if look.processes < 2:
-        yield from (_taken(job, show, index) for job in look.jobs())
-        return
-    import scipy.special  # noqa: F401  what the first cell needs: imported here, it is not imported in every copy
+    left = dict(enumerate(jobs))
+    if min(processes, len(jobs)) > 1:
+        import scipy.special  # noqa: F401  what the first cell needs: imported here, it is not imported in every copy
 
-    import harness.records.item_files  # noqa: F401
+        import harness.records.item_files  # noqa: F401
 
-    root = index.root if index is not None else None
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(look.processes, context, _begin, (show, root))
-    left: dict[Future[_Found[T]], Job] = {}
+        for number, part in _parallel(jobs, min(processes, len(jobs)), show, index.root if index else None):
+            yield part
+            del left[number]
+    yield from (_taken(job, show, index) for job in left.values())
+
+
+def _parallel(
+    jobs: Sequence[Job], processes: int, show: Show[T], root: Path | None
+) -> Iterator[tuple[int, _Found[T]]]:
+    """Groups by number, from copies of this process; not all, where one is killed or none can be made."""
+    before = multiprocessing.active_children()
     try:
-        left = {pool.submit(_take, job): job for job in look.jobs()}
-        for future in as_completed(list(left)):
-            yield future.result()
-            del left[future]
-    except BrokenProcessPool:  # one was killed, as by a system without memory: what is left is done here
-        yield from (_taken(job, show, index) for job in [*left.values()] or look.jobs())
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (show, root, os.getpid()))
+        futures = {pool.submit(_take, job): number for number, job in enumerate(jobs)}
+    except (OSError, ImportError, NotImplementedError):  # no process, or nothing to talk to one by
+        for child in set(multiprocessing.active_children()) - set(before):
+            child.terminate()
+        return
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool:  # one was killed, as by a system without memory
+        return
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 _here: dict[str, Any] = {}
-"""In a process of `_parts`: what it was started with."""
+"""In a process of `_parallel`: what it was started with."""
 
 
-def _begin(show: Show[Any], root: Path | None) -> None:
-    silence()
+def _begin(show: Show[Any], root: Path | None, parent: int) -> None:
+    begin_copy(parent)
     _here.update(show=show, index=Index(root).__enter__() if root else None)
 
 
 def _take(job: Job) -> _Found[Any]:
     index = _here["index"]
     found = _taken(job, _here["show"], index)
-    return _Found(found.group, found.row, found.shown, found.skipped, found.folders, index.taken() if index else {})
+    return replace(found, entries=index.taken()) if index else found

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import orjson
 
 from harness.errors import UsageError
 from harness.files import canonical_json, read_regular
+from harness.lifeline import die_with_parent
 from harness.progress import Progress
 from harness.records.cell_files import MAX_BYTES, RECORD
 from harness.records.strict_json import loads
@@ -67,20 +69,14 @@ class Look:
         self.processes = processes if sys.platform == "linux" else 1
         self._end: Connection | None = None
         if self.processes > 1:
-            self._end, there = multiprocessing.Pipe(duplex=False)
-            context = multiprocessing.get_context("fork")
-            context.Process(target=_send, args=(self.found, there), daemon=True).start()
-            there.close()
+            self._end = _begun(self.found)
 
     def jobs(self) -> list[Job]:
         """The folders by group, the largest group first."""
         if self._end is not None:
             end, self._end = self._end, None
-            with end:
-                try:
-                    return [(group, [self.found[place] for place in places]) for group, places in end.recv()]
-                except EOFError:  # it was killed
-                    pass
+            with end, suppress(EOFError, OSError):  # it was killed
+                return [(group, [self.found[place] for place in places]) for group, places in end.recv()]
         return [(group, [self.found[place] for place in places]) for group, places in _jobs(self.found)]
 
 
@@ -141,13 +137,32 @@ def _group(path: Path) -> str:
         return ""
 
 
-def _send(found: Found, end: Connection) -> None:
-    silence()
-    end.send(_jobs(found))
+def _begun(found: Found) -> Connection | None:
+    """Where `_jobs` of these will come out, of another process; None where none can be made."""
+    try:
+        here, there = multiprocessing.Pipe(duplex=False)
+        with there:
+            process = multiprocessing.get_context("fork").Process(
+                target=_send, args=(found, here, there, os.getpid()), daemon=True)  # fmt: skip
+            process.start()
+    except OSError:
+        return None
+    return here
 
 
-def silence() -> None:
-    """In a copied process: streams of its own. A thread of the first one may have held the lock of those it had."""
+def _send(found: Found, here: Connection, there: Connection, parent: int) -> None:
+    begin_copy(parent)
+    here.close()  # or nobody would ever see that nobody reads
+    with suppress(BrokenPipeError):
+        there.send(_jobs(found))
+
+
+def begin_copy(parent: int) -> None:
+    """First thing in a copied process: it ends with the first one, and has streams of its own.
+
+    A thread of the first one may have held the lock of those that it had.
+    """
+    die_with_parent(parent)
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
 
 

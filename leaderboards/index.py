@@ -26,7 +26,7 @@ from harness.records.provenance import machine
 
 FOLDER = "leaderboard"
 """Below the cache of shared work."""
-_PACKAGES = ("numpy", "scipy", "pyarrow", "pydantic", "pydantic_core")
+_PACKAGES = ("numpy", "scipy", "pyarrow", "pydantic", "pydantic_core", "orjson")
 _TABLE = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB, seal BLOB) WITHOUT ROWID"
 _WAIT = 5.0
 """Seconds to wait for another process that writes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
-from harness.progress import Said
+from harness.progress import Said, counted
 from harness.records.cell_files import ITEMS, RECORD, CellFiles
 from harness.records.items import Item, ItemTable, Scores, Side, read_items, read_table, scores
 from harness.records.record import Record, parse_record, quick_record
@@ -94,15 +94,12 @@ def load_results(
     found = folders(folder, only)
     cells: list[Cell] = []
     skipped, refused = [], []
-    for start in range(0, len(found), BATCH):
-        for one in read_cells(found[start : start + BATCH], utility, index):
-            if isinstance(one, Cell):
-                cells.append(one)
-            else:
-                skipped.append(one)
-                refused += [one.refused] if one.refused else []
-        if progress is not None:
-            progress("reading cells", min(start + BATCH, len(found)), len(found))
+    for one in counted(read_cells(found, utility, index), len(found), "reading cells", progress):
+        if isinstance(one, Cell):
+            cells.append(one)
+        else:
+            skipped.append(one)
+            refused += [one.refused] if one.refused else []
     if len(refused) == len(found):
         raise refused[0]
     return Results(cells, with_clashes(skipped, folder, only))
@@ -114,23 +111,33 @@ def with_clashes(skipped: Sequence[Skipped], folder: Path, only: Collection[str]
     return sorted([*(one for one in skipped if one.folder not in apart), *apart.values()], key=lambda one: one.folder)
 
 
-BATCH = 50
-"""Cells that are read together."""
+BATCH, HELD = 50, 16 << 20
+"""Cells that are read together, and bytes of their files."""
 
 
-def read_cells(
-    found: Found, utility: bool = True, index: Index | None = None
-) -> list[Cell | Skipped]:
+def read_cells(found: Found, utility: bool = True, index: Index | None = None) -> Iterator[Cell | Skipped]:
     """Some of `groups.folders`, in the same order; see `load_results`.
 
     They take every step together: what one step runs then stays in the processor's caches, a fifth of all time.
     """
-    cells = [_Reading(path, leaves, utility, index) for path, leaves in found]
-    for step in (_Reading.look_up, _Reading.parse, _Reading.check, _Reading.read_items):
-        for cell in cells:
-            if cell.found is None:
-                cell.take(step)
-    return [cell.found or Skipped(cell.path.name, "not read") for cell in cells]
+    together: list[_Reading] = []
+    held = 0
+    for path, leaves in found:
+        cell = _Reading(path, leaves, utility, index)
+        cell.take(_Reading.look_up)
+        together.append(cell)
+        held += cell.files.held
+        if len(together) == BATCH or held > HELD:
+            yield from _read(together)
+            together, held = [], 0
+    yield from _read(together)
+
+
+def _read(together: list[_Reading]) -> list[Cell | Skipped]:
+    for step in (_Reading.parse, _Reading.check, _Reading.read_items):
+        for cell in together:
+            cell.take(step)
+    return [cell.found or Skipped(cell.path.name, "not read") for cell in together]
 
 
 _CLASH = "a clash of merged folders, which gave it different scores: see clashes/ in the folder of results"
@@ -149,18 +156,17 @@ class _Reading:
         self.found: Cell | Skipped | None = self._skipped(_LEAVES) if leaves else None
 
     def take(self, step: Callable[[_Reading], None]) -> None:
-        """One step; what refuses the cell there ends its reading."""
+        """One step, unless something is found; what refuses the cell there ends its reading."""
         try:
-            step(self)
+            if self.found is None:
+                step(self)
         except UsageError as error:
             self.found = Skipped(self.path.name, str(error), refused=error)
 
     def look_up(self) -> None:
-        """Whether the index vouches for these bytes."""
-        if self.index is None:
-            return
+        """Whether the index vouches for the bytes of its files, which are read here."""
         self.known = self.files.digest
-        if self.known is not None and self.index.get(self.known) is not None:
+        if self.index is not None and self.known is not None and self.index.get(self.known) is not None:
             record = quick_record(self.files.read(RECORD))
             if record is not None:
                 self.found = Cell(record, Unread(self.path, record.task.metric, self.known), self.known)

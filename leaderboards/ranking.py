@@ -97,7 +97,7 @@ def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | Non
     for cell in cells:
         groups[group_of(cell.record.spec)].append(cell)
     return ranked({key: row_of(group, key, index)
-                   for key, group in counted(sorted(groups.items()), "ranking", progress)})  # fmt: skip
+                   for key, group in counted(sorted(groups.items()), len(groups), "ranking", progress)})  # fmt: skip
 
 
 def ranked(rows: Mapping[Group, BoardRow]) -> list[BoardRow]:

@@ -54,7 +54,8 @@ def verify(folder: Path) -> list[Mismatch]:
 def verify_results(results: Results, progress: Said | None = None) -> list[Mismatch]:
     """All mismatches among records that are loaded; `progress` hears of it."""
     found = [Mismatch(skipped.folder, "record", skipped.reason, "a whole record") for skipped in results.skipped]
-    for cell in counted(readable(results), "recomputing", progress):
+    cells = readable(results)
+    for cell in counted(cells, len(cells), "recomputing", progress):
         found += verify_cell(cell)
     return found
 

@@ -145,7 +145,7 @@ def _summary(cells: list[Any], out: Path, most: int | None = None) -> str:
     found, bill, unknown = estimated(jobs([cell for cell in cells if cell.id not in done]), out)
     seeds = f" of {replicates} seeds" if replicates > 1 else ""
     lines = [
-        f"{len(cells)} cells; shared work: {locks} locks, {references // replicates} references{seeds} (each once)"
+        f"{len(cells)} cells; {locks} locks and {references // replicates} references{seeds}, each made once"
     ]
     if done:
         lines[0] += f"; {len(done)} cells are complete"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from multiprocessing.connection import Connection
 
 from harness.executors.base import Place, Said, Work
+from harness.lifeline import die_with_parent
 from harness.planning.plan import Job
 from harness.progress import Progress
 
 TELL_EVERY = 0.2
 """Seconds between two reports of one job's progress."""
-_PR_SET_PDEATHSIG = 1
 
 
 class Telling(Progress):
@@ -61,8 +59,7 @@ def end_with_parent() -> None:
     the end of the command itself, and takes the rest of the group along.
     """
     parent = multiprocessing.parent_process()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
     def watch() -> None:
         if parent is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,8 @@ def labels(chosen: Sequence[Any]) -> dict[str, str]:
     share it, what they differ in."""
     by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for choice in map(_settings, chosen):
-        by_name[str(choice.get("label") or choice["name"])][canonical_json(choice)] = choice
+        text = canonical_json(choice)
+        by_name[str(choice.get("label") or choice["name"])][text] = json.loads(text)  # one order of nested settings
     found = {}
     for name, variants in by_name.items():
         keys = sorted({key for choice in variants.values() for key in choice})

@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 from pydantic import Field
 
+from harness.errors import UsageError
 from harness.files import canonical_json
 from harness.numbers.control_bases import on_one_base
 from harness.numbers.labels import attack_of, labels
@@ -152,8 +153,8 @@ def _sort(
     excluded, ground = [], None
     for cell in cells:
         record, label = cell.record, known[cell.attack]
-        base = cell.models.get("base")
-        reason = _why_not(record)
+        reason = _why_not(record) or _unlike(cell)
+        base = cell.models.get("base") if reason is None else None
         if reason is None and record.status == "out_of_memory" and "reference" not in cell.models:
             reason = "the same attack on the base ran out of memory too, or was never made"
         if reason is None and base is None:
@@ -166,6 +167,19 @@ def _sort(
         else:
             (memory if record.status == "out_of_memory" else counted)[label].append(cell)
     return counted, memory, excluded
+
+
+def _unlike(cell: Cell) -> str | None:
+    """Why the models of a cell cannot be compared with each other."""
+    try:
+        first, *others = cell.models.values() or (None,)
+    except UsageError:  # a file of it has changed: nothing can be said of the cell
+        raise
+    except ValueError as error:
+        return str(error)
+    if any(model.items != first.items or (model.weights != first.weights).any() for model in others if first):
+        return "its models were scored on different items"
+    return None
 
 
 def _why_not(record: Record) -> str | None:
@@ -206,19 +220,25 @@ def _merge(cells: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
     return merged
 
 
+_TOGETHER = 100
+"""Attacks whose items are drawn together; ten thousand numbers each."""
+
+
 def _recoveries(attacks: Mapping[Key, Mapping[str, Scores]], best: Scores | None) -> Known:
     """Recovery of each attack against one reference, all on the same items."""
-    sides = {key: {name: models[name] for name in ("base", "attacked") if name in models}
-             for key, models in attacks.items()}  # fmt: skip
-    found = [scores for models in sides.values() for scores in models.values()] + ([best] if best else [])
-    distinct = {str(id(scores)): scores for scores in found}
-    drawn = item_draws(distinct, RESAMPLES, 0) if distinct else {}
-    known = {}
-    for key, models in sides.items():
-        wanted = {**models, **({"reference": best} if best else {})}
-        means = {name: drawn[str(id(scores))] for name, scores in wanted.items()}
-        known[key] = recovery(bootstrap(wanted, means=means))
-    return known
+    found: Known = {}
+    keys = list(attacks)
+    for start in range(0, len(keys), _TOGETHER):
+        part = {key: {side: attacks[key][side] for side in ("base", "attacked") if side in attacks[key]}
+                     | ({"reference": best} if best else {}) for key in keys[start : start + _TOGETHER]}  # fmt: skip
+        names = {id(scores): f"{side} of {key[0][0]}" for key, models in part.items()
+                 for side, scores in models.items()}  # fmt: skip
+        drawn = item_draws({names[id(scores)]: scores for models in part.values() for scores in models.values()},
+                           RESAMPLES, 0)  # fmt: skip
+        for key, models in part.items():
+            means = {side: drawn[names[id(scores)]] for side, scores in models.items()}
+            found[key] = recovery(bootstrap(models, means=means))
+    return found
 
 
 def _worst(outcomes: Sequence[AttackOutcome]) -> Interval:

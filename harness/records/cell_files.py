@@ -36,8 +36,16 @@ class CellFiles:
     def sha256(self, name: str) -> bytes:
         """sha256 of a file's bytes; raises what `read` does."""
         if name not in self._hashes:
-            self._hashes[name] = hashlib.sha256(self.read(name)).digest()
+            data = self.read(name)
+            self._hashes[name] = hashlib.sha256(data).digest()
+            if name == LOG:  # nobody parses it
+                del self._found[name]
         return self._hashes[name]
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept."""
+        return sum(len(found) for found in self._found.values() if isinstance(found, bytes))
 
     @cached_property
     def digest(self) -> str | None:

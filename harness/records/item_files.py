@@ -73,7 +73,7 @@ def columns(data: bytes, metric: str) -> Sequence[Item]:
     if claims and beside is not None and small and claims.apart(_SCORE):
         if len(known) >= _MOST_FRAMES:
             known.pop(next(iter(known)))
-        page = plain_page(claims.chunk(data, _SCORE), _all_scores(table))
+        page = plain_page(claims.chunk(data, _SCORE), table.num_rows) if claims.plain[_SCORE] else None
         known[metric, beside] = _Kept(found.frame, keep, table.num_rows, page)
     return found
 
@@ -87,7 +87,7 @@ class _Kept(NamedTuple):
     rows: int
     """All rows of such a file."""
     page: PlainPage | None
-    """How the scores are stored, where they are as they are."""
+    """How the scores are stored, where they are stored as `write_items` does."""
 
 
 @cache
@@ -115,11 +115,6 @@ def _scored(kept: _Kept, data: bytes, chunk: bytes) -> Columns | None:
         scores = _numbers(column.chunk(0), np.float64)
     values = scores[kept.keep]
     return Columns(kept.frame, values) if np.abs(values).max(initial=0.0) <= LARGEST_SCORE else None  # nor is one NaN
-
-
-def _all_scores(table: Any) -> Any:
-    """Of a table in one piece."""
-    return _numbers(table.column(_SCORE).chunk(0), np.float64)
 
 
 def _file(data: bytes, texts: Sequence[str] = ()) -> Any:

@@ -31,7 +31,10 @@ INT64: Final = 2
 DOUBLE: Final = 5
 BYTE_ARRAY: Final = 6
 """Physical types of columns."""
-CODECS: Final = {0: "UNCOMPRESSED", 1: "SNAPPY"}
+OPTIONAL: Final = 1
+"""Repetition type of a column that may hold nulls."""
+SNAPPY: Final = 1
+CODECS: Final = {0: "UNCOMPRESSED", SNAPPY: "SNAPPY"}
 """What is read: neither can expand a file a thousandfold."""
 
 _ELEMENT: Layout = {1: I32, 3: I32, 4: BINARY, 5: I32, 6: I32, 10: {1: {}}}
@@ -71,6 +74,8 @@ class Claims:
     """As `Shape.parts` gives them; the dictionary of a column that has none begins where its values do."""
     listed: Sequence[bool]
     """Whether a column has a dictionary."""
+    plain: Sequence[bool]
+    """Whether a column is of doubles that may be null, compressed by snappy, without a dictionary."""
     footer: int
     """Where the footer begins."""
 
@@ -132,10 +137,10 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
         raise ValueError("it has no footer of parquet at its end")
     footer = data[-8 - length : -8]
     claims = None
-    for shape, listed in _shapes(tuple(columns)):
+    for shape, listed, plain in _shapes(tuple(columns)):
         if (parts := shape.parts(footer)) is not None:
             numbers = {name: [integer(part) for part in parts.get(name, ())] for name in ("total", "rows", "sizes")}
-            claims = _claims(shape, parts, listed, len(data) - 8 - length)
+            claims = _claims(shape, parts, listed, plain, len(data) - 8 - length)
             break
     else:
         numbers = _read(footer, columns)
@@ -147,13 +152,15 @@ def check_footer(data: bytes, columns: Sequence[str], *, rows: int, size: int) -
     return claims
 
 
-def _claims(shape: Shape, parts: dict[str, list[bytes]], listed: Sequence[bool], footer: int) -> Claims | None:
+def _claims(
+    shape: Shape, parts: dict[str, list[bytes]], listed: Sequence[bool], plain: Sequence[bool], footer: int
+) -> Claims | None:
     """What a footer of a known shape says; None for a table in several pieces, or with an index before its values."""
     if any(len(parts.get(name, ())) != len(listed) for name in ("values", "stored", "data")) or "index" in parts:
         return None
     own = iter(parts.get("dictionary", ()))
     first = [next(own) if has else data for has, data in zip(listed, parts["data"], strict=True)]
-    return Claims(shape, {**parts, "dictionary": first}, listed, footer)
+    return Claims(shape, {**parts, "dictionary": first}, listed, plain, footer)
 
 
 def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
@@ -176,15 +183,17 @@ def _read(footer: bytes, columns: Sequence[str]) -> dict[str, list[int]]:
         parts = shape.parts(footer) or {}
         read = {name: [integer(part) for part in parts.get(name, ())] for name in (*numbers, *placed)}
         listed = tuple(_PLACED["dictionary"] in chunk for chunk in chunks)
-        known += [(shape, listed)] if read == numbers | placed else []  # not where a field is there twice
+        plain = tuple((_of(element, 1), element.get(3), _of(chunk, 4), has) == (DOUBLE, OPTIONAL, SNAPPY, False)
+                      for element, chunk, has in zip(_of(found, 2)[1:], chunks, listed, strict=False))  # fmt: skip
+        known += [(shape, listed, plain)] if read == numbers | placed else []  # not where a field is there twice
         del known[:-_SHAPES]
     return numbers
 
 
 @cache
-def _shapes(columns: tuple[str, ...]) -> list[tuple[Shape, tuple[bool, ...]]]:
+def _shapes(columns: tuple[str, ...]) -> list[tuple[Shape, tuple[bool, ...], tuple[bool, ...]]]:
     """Of our footers with these columns, as read before: looking at one of these takes a fiftieth of the time. With it,
-    which columns have a dictionary."""
+    `Claims.listed` and `Claims.plain`, which follow from its shape."""
     return []
 
 

@@ -20,6 +20,8 @@ LARGEST = 1e100
 _LEAST, _END = -(2**63), 2**64
 """Integers from the one to before the other are read."""
 _DEEP = b"\n" + b"  " * (DEPTH - 1)
+_QUICK = 1 << 18
+"""Bytes of the largest value that is read quickly: written with indents it may take a hundred times as many."""
 _EXPONENT, _EXACT = re.compile(rb"\de\+(\d+)"), 18
 """Every integer that is not read, taken for a float, has at least this exponent; so has any number above `LARGEST`."""
 
@@ -57,6 +59,8 @@ def _plain(data: bytes) -> Any:
     given twice is there once, so a colon is missing; an integer that it took for a float has an exponent; and what lies
     deep stands behind many spaces, where no text can put a line's end.
     """
+    if len(data) > _QUICK:
+        return None
     try:
         value = orjson.loads(data)
         again = orjson.dumps(value, option=orjson.OPT_INDENT_2)
@@ -64,7 +68,7 @@ def _plain(data: bytes) -> Any:
         return None
     if b"\\u" in data or data.count(b":") != again.count(b":") or _DEEP in again:  # an escape may be a colon
         return None
-    if b"e+" in again and any(int(exponent) >= _EXACT for exponent in _EXPONENT.findall(again)):
+    if b"e+" in again and any(len(exponent) > 2 or int(exponent) >= _EXACT for exponent in _EXPONENT.findall(again)):
         return None
     return value if isinstance(value, (dict, list)) else None
 

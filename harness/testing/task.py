@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.plugins import ItemScore, Split
+from harness.plugins import ItemScore, Released, Split
 from harness.testing.models import random_llama, released
 from harness.testing.plugin import PluginConformance
+from harness.train_settings import TrainSettings
 
 SPLITS: tuple[Split, ...] = ("selection", "test")
 
@@ -28,12 +29,26 @@ class TaskConformance(PluginConformance):
         settings = cls.kind.Settings.parse({**cls.settings, **changes}, "settings")
         return cls.kind(settings, cls.data_dir)
 
+    @classmethod
+    def target(cls) -> Released:
+        """A fresh model of the task's kind: random. Override it for a task of classifiers."""
+        return released(random_llama())
+
     def items(self, split: Split, limit: int | None = None) -> list[ItemScore]:
         """Scores of a random model."""
-        scores: list[ItemScore] = self.build().score(released(random_llama()), split, limit=limit or self.limit)
+        scores: list[ItemScore] = self.build().score(self.target(), split, limit=limit or self.limit)
         return scores
 
-    def test_there_is_text_to_train_on_in_a_fixed_order(self) -> None:
+    def test_there_is_something_to_train_on_in_a_fixed_order(self) -> None:
+        import torch
+
+        settings = TrainSettings(per_device_train_batch_size=2, block_size=64)
+        first, again = (self.build().batches(self.target().tokenizer, settings, seed=3)(0, 0) for _ in range(2))
+        assert self.build().has_training_data()
+        assert set(first) == set(again)
+        assert all(torch.equal(first[key], again[key]) for key in first)
+        if self.kind.kind != "causal_lm":
+            return
         texts = list(self.build().train_texts())
         assert texts
         assert all(isinstance(text, str) and text.strip() for text in texts)
@@ -65,7 +80,7 @@ class TaskConformance(PluginConformance):
     def test_scores_repeat_and_leave_the_model_alone(self) -> None:
         from harness.models.digest import weights_digest
 
-        target = released(random_llama())
+        target = self.target()
         first, again = (self.build().score(target, "test", limit=self.limit) for _ in range(2))
         assert first == again
         assert not target.model.training

@@ -59,7 +59,7 @@ def payload(
 
 def _named(choices: Iterable[str]) -> dict[str, str]:
     """What locks, or attacks, are called beside each other; by their canonical JSON."""
-    chosen = {text: json.loads(text) for text in set(choices)}
+    chosen = {text: json.loads(text) for text in dict.fromkeys(choices)}
     known = labels(list(chosen.values()))
     return {text: label_of(known, choice) for text, choice in chosen.items()}
 

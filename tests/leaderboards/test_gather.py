@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +148,75 @@ def test_a_folder_without_one_record_to_read_says_why(tmp_path: Path, processes:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_record_that_changes_between_look_and_reading_is_named(
-    out: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", ["", "[another]"])
+def test_a_record_that_is_written_between_look_and_reading_counts(
+    out: Path, processes: int, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Look(out, processes=processes)
-    jobs = [("[another]" if group else "", found) for group, found in look.jobs()]
+    """A matrix runs on while its board is built: a cell that was not there, or was of another group, is taken again."""
+    look, expected = Look(out, processes=processes), gather(Look(out), len)
+    first, *others = [job for job in look.jobs() if job[0]]
+    none = [job for job in look.jobs() if not job[0]]
+    group, found = first
+    jobs = [(group, found[1:]), (wrong, found[:1]), *others, *none] if wrong else \
+        [(group, found[1:]), *others, *[("", [*places, found[0]]) for _, places in none]]  # fmt: skip
     monkeypatch.setattr(look, "jobs", lambda: jobs)
-    with pytest.raises(UsageError, match="changed while it was read"):
-        gather(look, len)
+    assert gather(look, len) == expected
+
+
+class Refusing(ProcessPoolExecutor):
+    """A pool whose third piece of work finds no process."""
+
+    def submit(self, *given: Any, **named: Any) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 3:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return super().submit(*given, **named)
+
+
+def test_where_no_process_can_be_made_one_does_it_all(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, before = gather(Look(out), len), multiprocessing.active_children()
+
+    def no_context(_: str) -> Any:
+        raise OSError(38, "Function not implemented")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("leaderboards.gather.ProcessPoolExecutor", Refusing)
+        assert gather(Look(out, processes=2), len) == expected
+    with monkeypatch.context() as patched:
+        patched.setattr("multiprocessing.get_context", no_context)
+        assert gather(Look(out, processes=2), len) == expected
+    for child in set(multiprocessing.active_children()) - set(before):
+        child.join(10)
+        assert not child.is_alive()
+
+
+SLEEPER = """
+import os, sys, time
+from pathlib import Path
+from leaderboards.gather import gather
+from leaderboards.groups import Look
+def show(cells):
+    Path(sys.argv[2], str(os.getpid())).touch()
+    time.sleep(60)
+gather(Look(Path(sys.argv[1]), processes=2), show)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux alone")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_killed_leaves_nobody_behind(out: Path, tmp_path: Path, how: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(out), str(tmp_path)])
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    process.send_signal(how)
+    process.wait(30)
+    until(lambda: not any(Path("/proc", child.name).exists() for child in tmp_path.iterdir()))
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_what_processes_learn_is_kept(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

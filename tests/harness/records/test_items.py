@@ -364,27 +364,71 @@ def test_scores_of_ours_are_read_without_arrow_once_their_frame_is_known(
     assert bool(asked) == (write is write_as_before)
 
 
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("options", [
+    {}, {"column_encoding": {"score": "BYTE_STREAM_SPLIT"}}, {"compression": "NONE"}, {"data_page_version": "2.0"},
+    {"write_batch_size": 4, "data_page_size": 8}, {"row_group_size": 20}, {"write_statistics": True},
+], ids=str)  # fmt: skip
+def test_scores_of_other_writers_are_never_taken_for_what_a_first_file_made_of_them(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """The first files are a stranger's too: one whose scores are all alike fits several encodings."""
+    path, rng = tmp_path / "items.parquet", np.random.default_rng(0)
+    (alike,) = np.frombuffer(b"\x3f" * 8, np.float64)
+    pieces = np.frombuffer(rng.choice(np.array([0x3F, 0x40], np.uint8), 640).tobytes(), np.float64)
+    for values in ([alike] * 80, [alike] * 80, list(pieces), list(rng.normal(size=80)), [alike] * 80):
+        write_items(path, [Item(side, "m", None, str(n), values[n + 40 * place])
+                           for place, side in enumerate(("base", "locked")) for n in range(40)])  # type: ignore[arg-type]  # fmt: skip
+        table = pq.read_table(path)
+        dictionaries = [name for name in COLUMNS if name != "score"]
+        pq.write_table(table, path, **{"use_dictionary": dictionaries, "store_schema": False, "write_statistics": False}
+                       | options)  # fmt: skip
+        assert list(read_table(path, "m")) == read_items(path, "m")
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_page_with_a_number_too_many_is_read_as_arrow_reads_it(tmp_path: Path) -> None:
+    """The page says how many numbers it has, and the bytes are more: Arrow takes the first ones."""
+    write_items(tmp_path / "items.parquet", [Item("base", "m", None, f"{n:02}", 0.5) for n in range(30)])
+    data = (tmp_path / "items.parquet").read_bytes()
+    claims = [parquet_footer.check_footer(data, COLUMNS, rows=99, size=1 << 20) for _ in range(2)][1]
+    assert claims is not None
+    chunk = claims.chunk(data, 4)
+    page = plain_page(chunk, 30)
+    assert page is not None
+    for size in (page.size - 8, page.size + 8):
+        head = chunk.replace(thrift(page.size), thrift(size), 1)
+        assert head != chunk
+        assert plain_page(head, 30) is None
+
+
+def thrift(number: int) -> bytes:
+    """A positive number in two bytes."""
+    return bytes([number << 1 & 127 | 128, number << 1 >> 7])
+
+
 def test_a_page_of_numbers_is_known_by_all_but_its_numbers(tmp_path: Path) -> None:
-    def chunk(values: list[float], **options: Any) -> tuple[bytes, Any]:
+    def chunk(values: list[float | None], **options: Any) -> bytes:
         table = pa.table({"score": pa.array(values, pa.float64())})
         pq.write_table(table, tmp_path / "a.parquet", **{"use_dictionary": False, "write_statistics": False, **options})
         data = (tmp_path / "a.parquet").read_bytes()
         column = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0)
         first = column.dictionary_page_offset or column.data_page_offset
-        return data[first : first + column.total_compressed_size], np.array(values)
+        return data[first : first + column.total_compressed_size]
 
     first, others = [0.5] * 30, [float(n % 3) for n in range(30)]
-    page = plain_page(*chunk(first))
+    page = plain_page(chunk(first), 30)
     assert page is not None
-    assert page.values(chunk(others)[0]).tolist() == others  # type: ignore[union-attr]
+    assert page.values(chunk(others)).tolist() == others  # type: ignore[union-attr]
+    assert plain_page(chunk(first), 29) is None
     for options in ({"use_dictionary": True}, {"write_statistics": True}, {"compression": "NONE"},
-                    {"compression": "ZSTD"}, {"data_page_version": "2.0"}, {"data_page_size": 8, "write_batch_size": 4},
-                    {"use_byte_stream_split": True}, {"write_page_checksum": True}):  # fmt: skip
-        assert page.values(chunk(others, **options)[0]) is None, options
-        if not {"write_statistics", "write_page_checksum"} & set(options):
-            assert plain_page(*chunk(others, **options)) is None, options
-    assert page.values(chunk(others + others)[0]) is None
-    whole = chunk(others)[0]
+                    {"compression": "ZSTD"}, {"data_page_version": "2.0"}, {"use_byte_stream_split": True},
+                    {"data_page_size": 8, "write_batch_size": 4}, {"write_page_checksum": True}):  # fmt: skip
+        assert page.values(chunk(others, **options)) is None, options
+        assert plain_page(chunk(others, **options), 30) is None, options
+    assert plain_page(chunk([None, *others]), 31) is None
+    assert page.values(chunk(others + others)) is None
+    whole = chunk(others)
     for cut in range(len(whole)):
         assert page.values(whole[:cut]) is None
     assert page.values(whole + b"\0") is None

@@ -1,17 +1,50 @@
-"""The embedded tasks pass the conformance kit; those of the data pack have test_pack.py."""
+"""Every task passes the conformance kit; those of the data pack where it is."""
 
 from __future__ import annotations
 
-from harness.tasks.fictional_facts import FictionalFacts
-from harness.tasks.python_source import PythonSource
-from harness.testing import TaskConformance
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from classifier_cases import small_resnet
+
+from harness import registry
+from harness.errors import UsageError
+from harness.models.architectures import classifier_from
+from harness.plugins import Released
+from harness.testing import TaskConformance, random_llama
+from harness.testing.models import released
+
+SMALL = {"train_bytes": 60_000, "max_items": 20, "max_train": 60, "people": 8, "values": 4}
 
 
-class TestPythonSource(TaskConformance):
-    kind = PythonSource
-    settings = {"train_bytes": 60_000, "max_items": 20}
+def _case(name: str) -> type[TaskConformance]:
+    kind: Any = registry.tasks().get(name)
+    folder = os.environ.get("HARNESS_DATA")
+
+    def target(cls: Any) -> Released:
+        if kind.kind == "image_classification":
+            return small_resnet(cls.build().labels)
+        if kind.kind == "sequence_classification":
+            return released(classifier_from(released(random_llama()), cls.build().labels).eval())
+        return released(random_llama())
+
+    @pytest.fixture(autouse=True)
+    def there(self: Any) -> None:
+        try:
+            self.build().digest()
+        except UsageError as error:
+            if kind.needs_pack:
+                pytest.skip(str(error))
+            raise
+
+    settings = {key: value for key, value in SMALL.items() if key in kind.Settings.model_fields}
+    body = {"kind": kind, "settings": settings, "data_dir": Path(folder) if folder else None,
+            "target": classmethod(target), "_there": there}  # fmt: skip
+    made: type[TaskConformance] = type(f"Test_{name}", (TaskConformance,), body)
+    return pytest.mark.pack(made) if kind.needs_pack else made
 
 
-class TestFictionalFacts(TaskConformance):
-    kind = FictionalFacts
-    settings = {"people": 8, "values": 4}
+for _name in registry.tasks().names():
+    globals()[f"Test_{_name}"] = _case(_name)
