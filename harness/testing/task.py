@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -30,32 +31,39 @@ class TaskConformance(PluginConformance):
         return cls.kind(settings, cls.data_dir)
 
     @classmethod
+    def task(cls) -> Any:
+        """The task, made once for all tests that change nothing of it."""
+        this: Any = cls  # mypy does not take a class for hashable
+        return _made(this)
+
+    @classmethod
     def target(cls) -> Released:
         """A fresh model of the task's kind: random. Override it for a task of classifiers."""
         return released(random_llama())
 
     def items(self, split: Split, limit: int | None = None) -> list[ItemScore]:
         """Scores of a random model."""
-        scores: list[ItemScore] = self.build().score(self.target(), split, limit=limit or self.limit)
+        scores: list[ItemScore] = self.task().score(self.target(), split, limit=limit or self.limit)
         return scores
 
     def test_there_is_something_to_train_on_in_a_fixed_order(self) -> None:
         import torch
 
         settings = TrainSettings(per_device_train_batch_size=2, block_size=64)
-        first, again = (self.build().batches(self.target().tokenizer, settings, seed=3)(0, 0) for _ in range(2))
-        assert self.build().has_training_data()
+        first, again = (task.batches(self.target().tokenizer, settings, seed=3)(0, 0)
+                        for task in (self.task(), self.build()))  # fmt: skip
+        assert self.task().has_training_data()
         assert set(first) == set(again)
         assert all(torch.equal(first[key], again[key]) for key in first)
         if self.kind.kind != "causal_lm":
             return
-        texts = list(self.build().train_texts())
+        texts = list(self.task().train_texts())
         assert texts
         assert all(isinstance(text, str) and text.strip() for text in texts)
         assert list(self.build().train_texts()) == texts
 
     def test_the_digest_is_of_the_content(self) -> None:
-        digest = self.build().digest()
+        digest = self.task().digest()
         assert re.fullmatch("[0-9a-f]{64}", digest)
         assert self.build().digest() == digest
 
@@ -65,7 +73,8 @@ class TaskConformance(PluginConformance):
             assert self.kind.metric in {score.metric for score in scores}
             assert all(math.isfinite(score.score) and score.weight > 0 for score in scores)
         assert self.kind.unit
-        assert self.kind.chance is None or 0 <= self.kind.chance < 1
+        chance = self.task().chance
+        assert chance is None or 0 <= chance < 1
 
     def test_an_item_has_one_id_in_one_split(self) -> None:
         ids = {split: [(score.metric, score.item) for score in self.items(split)] for split in SPLITS}
@@ -81,8 +90,13 @@ class TaskConformance(PluginConformance):
         from harness.models.digest import weights_digest
 
         target = self.target()
-        first, again = (self.build().score(target, "test", limit=self.limit) for _ in range(2))
+        first, again = (self.task().score(target, "test", limit=self.limit) for _ in range(2))
         assert first == again
         assert not target.model.training
         assert weights_digest(target.model) == target.digest
         assert all(parameter.grad is None for parameter in target.model.parameters())
+
+
+@functools.cache
+def _made(case: type[TaskConformance]) -> Any:
+    return case.build()

@@ -190,3 +190,28 @@ def test_another_base_without_a_reason_is_not_compared(seed: int, control: str |
     found = robustness([controlled(0, digest="a", control=control), other])
     (excluded,) = found.excluded
     assert excluded.reason == f"its base has other weights than that of cell {found.attacks[0].ids[0]}"
+
+
+def test_a_cell_whose_models_met_different_items_is_left_out_and_denies_nothing() -> None:
+    good, odd, seeds = (make_cell(attack=attack) for attack in ("full", "lora", "mezo"))
+
+    def without(cell: Cell, *sides: tuple[str, int | None]) -> Cell:
+        kept = [row for row in cell.items if row.metric != METRIC or (row.model, row.seed) not in sides
+                or not row.item.endswith("0")]  # fmt: skip
+        assert len(kept) < len(cell.items)
+        return Cell(cell.record, kept)
+
+    fewer, uneven = without(odd, ("attacked", 1), ("attacked", 2)), without(seeds, ("attacked", 1))
+    result = robustness([good, fewer, uneven])
+    assert [outcome.label for outcome in result.attacks] == ["full"]
+    reasons = {one.attack: one.reason for one in result.excluded}
+    assert reasons["lora"] == "its models were scored on different items"
+    assert reasons["mezo"].startswith("the seeds of attacked did not score the same items")
+    assert result.robustness == robustness([good]).robustness
+
+
+def test_locks_have_one_name_in_whatever_order_their_settings_are() -> None:
+    one, other = ({"name": "dlr", "opt": opt} for opt in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    more = {"name": "dlr", "opt": {"b": 3, "a": 1}}
+    names = [set(labels(locks).values()) for locks in ([one, more], [more, other], [other, more, one])]
+    assert names[0] == names[1] == names[2]

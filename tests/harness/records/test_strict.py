@@ -7,10 +7,11 @@ import io
 import json
 import os
 import re
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 from hostile import JSON, STRINGS, YAML
@@ -51,7 +52,9 @@ odd_texts = st.sampled_from([b'{"a": 1, "a": 2}', b'{"a" : 1, "a": 2}', b'{"a":1
                              b"[18446744073709551616]",
                              b"[-9223372036854775809]", b"[NaN]", b"[-Infinity]", b'{"a\\":": 1}', b'{"x": "a\\": b"}',
                              b'{"a": "one :two", "b": 1}', b'{"a\\u003a": 1, "b": 2, "b": 3}',
-                             b'{"a": "\\u003a:", "b": 2, "b": 3}', b"[1e17, 1e18, -1e99]", b'{"a": "1e+19", "b": 1e17}',
+                             b'{"a": "\\u003a:", "b": 2, "b": 3}', b"[1e17, 1e18, -1e99]",
+                             b'{"a": "1e+' + b"9" * 5000 + b'"}',
+                             b"[" * 50 + b"1," * 200_000 + b"1" + b"]" * 50, b'{"a": "1e+19", "b": 1e17}',
                              b"[9007199254740993, 0.1, 1e-05, 1e-7, 1e-320]", b'"\\ud800"', b'["\\ud800"]',
                              b'{"a"\n: 1, "a": 1}', b"\xef\xbb\xbf{}", b'"\xff"', b"null",
                              b"[]", b"[" * 58 + b"]" * 58, b"[" * 60 + b"]" * 60, b"[" * 61 + b"]" * 61])  # fmt: skip
@@ -83,8 +86,11 @@ documents = st.dictionaries(st.text(), st.recursive(leaves.filter(lambda leaf: l
 @example({"a": 1e-7}, {"a": "1e-07"})
 @example({"a": [0.00001, "x,0.00001,"]}, {"a": [1e-05, "x,1e-05,"]})
 @example({"a": "\ud800"}, {})
+@example({"a": "é"}, {"a": "\x7f"})
 def test_a_quick_look_at_a_seal_says_what_the_slow_one_says(one: Any, other: Any) -> None:
     as_given = hashlib.sha256(json.dumps(one, separators=(",", ":")).encode()).hexdigest()
+    with suppress(orjson.JSONEncodeError):  # a lone surrogate
+        as_given = hashlib.sha256(orjson.dumps(one, option=orjson.OPT_SORT_KEYS)).hexdigest()
     for seal in (seal_of(one), seal_of(other), as_given):
         assert seal_fits(one, seal) == (seal == seal_of(one))
         assert seal_fits({**one, "seal": seal}, seal) == (seal == seal_of(one))
@@ -97,6 +103,10 @@ def test_records_of_ours_need_no_slow_look(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("harness.records.strict_json.json", None)
     assert files
     assert all(seal_fits(loads(file.read_bytes()), seal) for file, seal in zip(files, seals, strict=True))
+
+
+def test_the_quick_reading_finds_exponents_where_orjson_writes_a_sign() -> None:
+    assert orjson.dumps([1e16, 1e100]) == b"[1e+16,1e+100]"
 
 
 @pytest.mark.parametrize("name", JSON)
