@@ -74,6 +74,11 @@ def gather(
     shown: dict[Group, T] = {}
     skipped: list[Skipped] = []
     strays: dict[str, list[tuple[Path, bool]]] = defaultdict(list)
+    if look.processes > 1:  # what the first cell needs: imported while another process looks, and not in each copy
+        import scipy.special  # noqa: F401
+
+        import harness.records.item_files  # noqa: F401
+
     jobs, done = look.jobs(), 0
 
     def take(part: _Found[T]) -> None:
@@ -127,10 +132,6 @@ def _parts(jobs: Sequence[Job], processes: int, show: Show[T], index: Index | No
     """Every group, in any order."""
     left = dict(enumerate(jobs))
     if min(processes, len(jobs)) > 1:
-        import scipy.special  # noqa: F401  what the first cell needs: imported here, it is not imported in every copy
-
-        import harness.records.item_files  # noqa: F401
-
         for number, part in _parallel(jobs, min(processes, len(jobs)), show, index.root if index else None):
             yield part
             del left[number]
