@@ -71,5 +71,6 @@ def _executors(found: dict[str, Any]) -> list[str]:
                      "in a process of its own on a worker of Ray.")  # fmt: skip
     if "ray" in found:
         each = ", ".join(f"{count}: {one['speedup']:.1f}" for count, one in found["ray"].items())
-        lines.append(f"`python benchmarks/executors.py ray`: speed-up of sleeping jobs by Ray workers: {each}.")
+        lines.append(f"`python benchmarks/executors.py ray`: speed-up of jobs that sleep for 20 s, by Ray workers that "
+                     f"have started and run them themselves, no process for each: {each}.")  # fmt: skip
     return lines

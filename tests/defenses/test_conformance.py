@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from typing import Any
 
 from pmp_cases import SMALL
 
 from defenses.dlr import DLRLock
+from defenses.external import External
 from defenses.none import NoDefense
 from defenses.pmp import PMPLock
 from defenses.specdef import SpecDef
@@ -48,3 +53,31 @@ class TestPMP(DefenseConformance):
     """Pretrained afresh, so what it keeps is compared with its control, of the same few steps."""
 
     kind, settings, max_kl = PMPLock, SMALL, 0.5
+
+
+class TestExternal(DefenseConformance):
+    """A folder of others: the base with slightly other weights, as a lock of theirs might have left it."""
+
+    kind, seeded = External, False
+
+    @classmethod
+    def build(cls, **changes: Any) -> Any:
+        return super().build(path=_folder(), **changes)
+
+
+@functools.cache
+def _folder() -> str:
+    import torch
+
+    from harness.testing import byte_tokenizer
+
+    model: Any = random_llama()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=1e-4)
+    folder = tempfile.mkdtemp(prefix="external-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
