@@ -102,8 +102,9 @@ def board_page() -> str:
                      "largest process": f"{memory / 2**20:.0f} MiB"})  # fmt: skip
     shown = found["milliseconds"]
     made = (f"{found['records']:,} records of 7 kB and 796 scored items, a page of {found['bytes'] / 2**20:.1f} MiB, "
-            f"{found['cores']} cores; median of {len(found['builds']['first'])}. Chromium paints first {shown['first_paint'] / 1000:.2f} s "
-            f"after it opens the file and shows the ranking after {shown['ranking'] / 1000:.2f} s.")  # fmt: skip
+            f"{found['cores']} cores; median of {len(found['builds']['first'])}. Chromium paints first "
+            f"{shown['first_paint'] / 1000:.2f} s after it opens the file and shows the ranking after "
+            f"{shown['ranking'] / 1000:.2f} s.")  # fmt: skip
     return _table(rows, made)
 
 
