@@ -2,9 +2,8 @@
 
 Every `harness` command is parsed and its names looked up. Run for real: list, doctor, completion, new, import,
 leaderboard, verify. `run` and `matrix`, which take minutes, run with `--dry-run`: all is resolved, all input checked,
-no model trained. `lock` and `evaluate` have no dry run: their spec is resolved and its inputs checked as they do it.
-Only parsed: `card`, which wants a folder that was really locked, and `verify --rerun`, which runs whole cells.
-`fetch` would use the network.
+no model trained. `lock`, `evaluate`, `card`, `verify --rerun`, and with them the first `run` and `matrix`, run for real
+on a small model with small settings behind them. `fetch` would use the network.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def test_every_command_works(
         return
     assert words[0] != "fetch"
     if words[0] == "card" or "--rerun" in words:
-        assert parser().parse_args(_dashes(words)).verb == words[0]
+        assert parser().parse_args(_dashes(words)).verb == words[0]  # `test_what_takes_long_works_on_a_small_model`
         return
     if "tar.yaml" in command:  # what `import` writes, and `run` reads
         (place / "tar.yaml").write_text("{model: ./my-llama, defense: {name: external, path: ./my-llama-locked}}")
@@ -92,6 +91,43 @@ def test_every_command_works(
     assert capsys.readouterr().out or any(place.glob("board.*"))
     if words[0] in ("run", "matrix", "list", "doctor", "verify"):
         assert sorted(path for path in place.rglob("*") if "cache" not in path.parts) == before
+
+
+@pytest.mark.slow
+def test_what_takes_long_works_on_a_small_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The documents' lines, in the order in which a user comes to them, each with smaller settings behind it."""
+    from cell_cases import SHORT
+
+    from harness.cli.main import main
+    from harness.testing import byte_tokenizer, random_llama
+
+    random_llama().save_pretrained(tmp_path / "small")
+    byte_tokenizer().save_pretrained(tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    lock = [word for setting in ("depth=4", "module_steps=2", "polish_steps=2", "generated_tokens=512", "block_size=32",
+                                 "self_generated=0.0") for word in ("--set", f"defense.{setting}")]  # fmt: skip
+    said = {shlex.join(shlex.split(line, comments=True)) for _, line in commands()}
+
+    def works(line: str, *more: str) -> str:
+        assert line in said
+        words = ["./small" if word == "tiny" else word for word in shlex.split(line)[1:]]
+        assert main([*words, *more]) == 0, line
+        return capsys.readouterr().out
+
+    works("harness lock --defense dlr --model tiny -o tiny-locked", *lock)
+    assert "minimal_pairs" in works("harness evaluate --model ./tiny-locked --tasks minimal_pairs", "--limit", "4",
+                                    "--set", "utility.perplexity_tokens=500")  # fmt: skip
+    assert "recovery" in works("harness run --defense dlr --attack lora", "--model", "./small", *lock, *SHORT)
+    works("harness card tiny-locked --results results --write")
+    assert "lora" in (tmp_path / "tiny-locked" / "README.md").read_text()
+    (tmp_path / "grid.yaml").write_text("model: ./small\ndefenses: [none]\nattacks: [lora, full]\n")
+    assert "lora" in works("harness matrix grid.yaml --workers 4 --timeout 3600", *SHORT)
+    (tmp_path / "results").rename(tmp_path / "submission")
+    (tmp_path / "data").mkdir()
+    works("harness verify submission --data-dir data --rerun 2")
 
 
 def test_the_examples_in_the_api_page_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
