@@ -12,7 +12,7 @@ from attacks.common import prepare
 from harness.models.families import find_mlps
 from harness.testing import random_llama
 
-for _name in QUICK:
+for _name in (*QUICK, "authorised", "undo_pmp"):
     globals()[f"Test_{_name}"] = conformance(_name)
 Test_offload = pytest.mark.slow(conformance("offload"))
 EVERY = pytest.mark.parametrize(("name", "model"), [
