@@ -9,7 +9,7 @@ import pytest
 from record_factory import make_cell, write_cell
 
 from harness.errors import UsageError
-from harness.records.cell_files import ITEMS, RECORD
+from harness.records.cell_files import ITEMS, MAX_BYTES, RECORD
 from leaderboards.load import load_results
 
 
@@ -84,3 +84,15 @@ def test_who_waits_for_many_cells_sees_why(
     else:
         assert said[:4] == [f"reading cells: {done}/4" for done in (1, 2, 3, 4)]
         assert said[4:]
+
+
+@pytest.mark.parametrize("name", ["record.json", "items.parquet", "log.txt"])
+def test_a_file_of_a_cell_that_is_too_large_is_named_and_not_read(tmp_path: Path, name: str) -> None:
+    large, _ = (write_cell(tmp_path, make_cell(attack=attack)) for attack in ("full", "lora"))
+    with (large / name).open("ab") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole: it takes no room
+    for found in (load_results(tmp_path), load_results(tmp_path, utility=False)):
+        (skipped,) = found.skipped
+        assert skipped.folder == large.name
+        assert f"{name} is larger than {MAX_BYTES} bytes" in skipped.reason
+        assert len(found.cells) == 1

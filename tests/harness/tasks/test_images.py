@@ -170,3 +170,24 @@ def test_the_packs_resnet_does_what_its_notes_say(data_dir: Path) -> None:
     with pytest.raises(UsageError, match="has the 10 classes of CIFAR-10, own has 4"):
         cifar_resnet20(data_dir, 4)
     assert dataclasses.is_dataclass(released)
+
+
+class Ran:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.mark),)
+
+
+def test_no_pickle_in_a_pack_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / MNIST.file
+    file.parent.mkdir(parents=True)
+    np.savez(file, **{name: np.array([Ran(str(tmp_path / "mark"))], dtype=object)
+                      for name in ("x_train", "y_train", "x_test", "y_test")})  # fmt: skip
+    with pytest.raises(UsageError, match=r"mnist_10k_2k\.npz") as caught:
+        MNIST(MNIST.Settings(), tmp_path).digest()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mark").exists()
