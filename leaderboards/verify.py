@@ -39,7 +39,8 @@ ON_TRUST = {
     "scores of metrics beside the task's": "no figure uses them",
     "provenance.code, packages, machine, targets, started, finished": "said by the machine that ran it",
 }
-"""What no evidence beside a record gives again, and why. The seal finds a change to it, if it is not sealed again."""
+"""What no evidence beside a record gives again, and why. The seal finds a change to it, if it is not sealed again;
+`--rerun` compares what is counted, fidelity and layer_errors with another run (`harness.records.rerun`)."""
 
 
 def verify(folder: Path) -> list[Mismatch]:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from record_factory import make_cell
 
+from harness.bill import Bill
 from harness.errors import UsageError
 from harness.numbers.robustness import Cell
 from harness.records.record import Record
 from harness.records.record_files import write_record
-from harness.records.rerun import different, rerun, respecified
+from harness.records.rerun import FARTHER, different, rerun, respecified
 from harness.spec import Spec, resolve
 
 
@@ -93,3 +94,36 @@ def test_a_spec_that_asks_for_remote_code_or_is_another_cell_is_not_run(tmp_path
     assert sum("not run" in note for note in notes) == 2
     with pytest.raises(UsageError, match="own code"):
         respecified(code.record)
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    (lambda record: {"fidelity": record.fidelity.model_copy(update={"kl": 0.0})}, "fidelity.kl"),
+    (lambda record: {"cost": record.cost.model_copy(update={
+        "lock": record.cost.lock.model_copy(update={"forward_flops": 1.0})})}, "cost.lock.forward_flops"),
+    (lambda record: {"cost": record.cost.model_copy(update={
+        "attack": record.cost.attack.model_copy(update={"kept_for_backward_bytes": 1})})},
+     "cost.attack.kept_for_backward_bytes"),
+    (lambda record: {"cost": record.cost.model_copy(update={"lock": None})}, "cost.lock.tokens"),
+    (lambda record: {"layer_errors": {"0": 1e-2}}, "layer_errors.0"),
+])  # fmt: skip
+def test_what_follows_from_no_item_is_compared_with_the_second_run(tmp_path: Path, change: Any, field: str) -> None:
+    bill = Bill(forward_flops=2e12, backward_flops=4e12, tokens=10**6, steps=100, kept_for_backward_bytes=6 << 20)
+    cell = recorded()
+    real = cell.record.model_copy(update={
+        "fidelity": cell.record.fidelity.model_copy(update={"kl": 0.4}), "layer_errors": {"0": 0.3},
+        "cost": cell.record.cost.model_copy(update={"lock": bill, "attack": bill.model_copy(update={"seconds": 9.0})})})
+    claimed = replace(cell, record=real.model_copy(update=change(real)))
+    honest = replace(cell, record=real)
+    mismatches, _ = rerun([claimed], 1, out=tmp_path / "a", run=Runner(honest))
+    assert f"{field} when run again" in {mismatch.field for mismatch in mismatches}
+    assert rerun([honest], 1, out=tmp_path / "b", run=Runner(honest))[0] == []
+
+
+def test_a_run_that_went_another_way_may_have_cost_up_to_three_times_as_much() -> None:
+    cell = recorded()
+    bill = Bill(forward_flops=1e12, tokens=1000, steps=10)
+    one, twice, tenfold = (cell.record.model_copy(update={"cost": cell.record.cost.model_copy(update={
+        "attack": bill.model_copy(update={"forward_flops": 1e12 * factor})})}) for factor in (1, 2, 10))  # fmt: skip
+    assert different(one, twice, FARTHER) == []
+    assert [mismatch.field for mismatch in different(one, twice)] == ["cost.attack.forward_flops when run again"]
+    assert different(one, tenfold, FARTHER)
