@@ -73,11 +73,12 @@ class Look:
 
     def jobs(self) -> list[Job]:
         """The folders by group, the largest group first."""
+        told = None
         if self._end is not None:
             end, self._end = self._end, None
             with end, suppress(EOFError, OSError):  # it was killed
-                return [(group, [self.found[place] for place in places]) for group, places in end.recv()]
-        return [(group, [self.found[place] for place in places]) for group, places in _jobs(self.found)]
+                told = end.recv()
+        return [(group, [self.found[place] for place in places]) for group, places in told or _jobs(self.found)]
 
 
 def folders(folder: Path, only: Collection[str] | None = None) -> Found:

@@ -86,7 +86,7 @@ class BoardRow(Settings):
 
 
 def rank(cells: Sequence[Cell], index: Index | None = None, progress: Said | None = None) -> list[BoardRow]:
-    """The rows of `board_rows`.
+    """The rows of `leaderboards.rows.board_table`.
 
     Args:
         cells: of one folder.

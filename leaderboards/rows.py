@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.progress import Said
 from leaderboards.cell_table import CellRow, cells_of
 from leaderboards.columns import BOARD_COLUMNS, CELL_COLUMNS, CONTEXT
 from leaderboards.formats import Column, Table
-from leaderboards.index import Index
 from leaderboards.load import Results, Skipped
-from leaderboards.ranking import BoardRow, rank
+from leaderboards.ranking import BoardRow
 from leaderboards.units import with_ends
 
 HEAD = (
@@ -19,13 +17,8 @@ HEAD = (
 )
 
 
-def board_rows(results: Results, index: Index | None = None, progress: Said | None = None) -> Table:
-    """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
-    return board_table(rank(results.cells, index, progress), results.skipped)
-
-
 def board_table(rows: Sequence[BoardRow], skipped: Sequence[Skipped]) -> Table:
-    """`board_rows` of what is ranked already."""
+    """The ranking: by model, task and budget, best lower bound of robustness first, unranked last."""
     return _table(rows, BOARD_COLUMNS, notes(rows, skipped))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.bill import Bill
+from harness.records.items import SIDES
 from harness.records.record import Record
-from harness.records.sections import Interval, Utility
+from harness.records.sections import STAGES, Interval, Utility
 from leaderboards import units
 from leaderboards.formats import visible
 
 WIDTH = 80
-_SIDES = ("base", "locked", "attacked", "reference")
 
 
 def cell_summary(record: Record) -> str:
@@ -61,10 +61,10 @@ def _outcome(record: Record) -> str:
 
 def _scores(record: Record) -> str:
     score = record.score
-    intervals = [getattr(score, side) for side in _SIDES]
+    intervals = [getattr(score, side) for side in SIDES]
     rows = [_row("score", [units.number(i.value) for i in intervals]),
             _row("  95 %", [_ends(i) for i in intervals])]  # fmt: skip
-    models = [getattr(record.utility, side) for side in _SIDES[:3]]
+    models = [getattr(record.utility, side) for side in SIDES[:3]]
     for task in sorted({name for model in models if model for name in model.tasks}):
         scored = [model.tasks[task].score if model and task in model.tasks else None for model in models]
         rows += _utility_rows(task, scored)
@@ -75,7 +75,7 @@ def _scores(record: Record) -> str:
     if fidelity.kl is not None:
         rows.append(_row("KL, top-1", ["", f"{fidelity.kl:.4f}, {units.number(fidelity.top1_agreement)}"]))
     unit = textwrap.shorten(visible(score.unit or record.task.metric), 14, placeholder="...")
-    return _table(rows, [unit, *_SIDES])
+    return _table(rows, [unit, *SIDES])
 
 
 def _recovery(record: Record) -> str:
@@ -97,7 +97,7 @@ def _recovery(record: Record) -> str:
 
 def _search(record: Record) -> str:
     """Best score on the selection split against trials and FLOPs, on both models, and what was chosen."""
-    curves = [(side, getattr(record.search, side)) for side in _SIDES[2:] if getattr(record.search, side, None)]
+    curves = [(side, getattr(record.search, side)) for side in SIDES[2:] if getattr(record.search, side, None)]
     rows, notes = [], []
     for side, found in curves:
         outcomes = [trial.outcome for trial in found.trials]
@@ -120,7 +120,7 @@ def _short(value: Any) -> str:
 
 def _bills(record: Record) -> str:
     cost = record.cost
-    stages = {name: getattr(cost, name) for name in ("lock", "control", "undo", "search", "attack", "reference")}
+    stages = {name: getattr(cost, name) for name in STAGES}
     shown = {name: bill for name, bill in stages.items() if bill is not None}
     if not shown:
         return ""
@@ -172,7 +172,7 @@ def _kept(model: Utility | None) -> float | None:
 
 
 def _row(name: str, values: Sequence[str]) -> list[str]:
-    return [textwrap.shorten(visible(name), 14, placeholder="..."), *values, *[""] * (len(_SIDES) - len(values))]
+    return [textwrap.shorten(visible(name), 14, placeholder="..."), *values, *[""] * (len(SIDES) - len(values))]
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

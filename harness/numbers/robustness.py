@@ -121,14 +121,12 @@ def robustness(cells: Sequence[Cell], known: Known | None = None) -> Robustness:
     starved = {label: _merge([models_of[cell.record.id] for cell in group]) for label, group in memory.items()}
     references |= {label: models["reference"] for label, models in starved.items() if label not in references}
     best = max(references, key=lambda label: _mean(references[label]), default=None)
-    referring = by_attack.get(best) or memory[best] if best else []
+    referring = tuple(cell.record.id for cell in (by_attack.get(best) or memory[best] if best else ()))
     outcomes = []
-    cells_of = {label: tuple(cell.record.id for cell in group) for label, group in by_attack.items()}
-    keys = {label: (cells_of[label], tuple(cell.record.id for cell in referring)) for label in measured}
+    keys = {label: (tuple(cell.record.id for cell in group), referring) for label, group in by_attack.items()}
     known |= _recoveries({keys[label]: models for label, models in measured.items() if keys[label] not in known},
                          references[best] if best else None)  # fmt: skip
-    for label in measured:
-        key = keys[label]
+    for label, key in keys.items():
         collapsed = all(cell.record.utility.collapsed for cell in by_attack[label])
         outcomes.append(AttackOutcome(label=label, ids=list(key[0]), recovery=known[key], collapsed=collapsed))
     for label, group in memory.items():

@@ -18,7 +18,7 @@ from harness.records.cell_files import ITEMS
 from harness.records.items import SIDES, Item, read_items
 from harness.records.recheck import Mismatch
 from harness.records.record import Record
-from harness.records.sections import Interval
+from harness.records.sections import STAGES, Interval
 
 if TYPE_CHECKING:
     from harness.numbers.robustness import Cell
@@ -76,7 +76,6 @@ FAR, FARTHER = 0.1, 2 / 3
 """Share by which counts may differ: of a run that gave the same items, and of one that went another way."""
 _NEAR = 1e-3
 """Of KL, agreement and errors, too small to tell anything."""
-STAGES = ("lock", "control", "undo", "search", "attack", "reference")
 COUNTS = ("forward_flops", "backward_flops", "tokens", "steps", "kept_for_backward_bytes", "peak_backward_bytes",
           "optimizer_bytes", "gradient_bytes", "trainable_parameters")  # fmt: skip
 

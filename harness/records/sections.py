@@ -129,6 +129,10 @@ class TaskInfo(Settings):
     """sha256 over the content of all splits."""
 
 
+STAGES = ("lock", "control", "undo", "search", "attack", "reference")
+"""Those of `Costs` that have a bill, in the order in which people read them."""
+
+
 class Costs(Settings):
     """One bill a stage. Null means that the stage did not take place."""
 

@@ -90,7 +90,7 @@ class TaskConformance(PluginConformance):
         from harness.models.digest import weights_digest
 
         target = self.target()
-        first, again = (self.task().score(target, "test", limit=self.limit) for _ in range(2))
+        first, again = (task.score(target, "test", limit=self.limit) for task in (self.task(), self.build()))
         assert first == again
         assert not target.model.training
         assert weights_digest(target.model) == target.digest

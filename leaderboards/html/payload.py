@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.numbers.labels import label_of, labels
 from harness.numbers.robustness import AttackOutcome
-from harness.records.sections import Interval
+from harness.records.items import SIDES
+from harness.records.sections import STAGES, Interval
 from leaderboards import units
 from leaderboards.formats import visible
-from leaderboards.html.pieces import SIDES, STAGES, Part, Piece, cost_texts
+from leaderboards.html.pieces import Part, Piece, cost_texts
 from leaderboards.html.pool import NOTHING, Pool, moved, short
 from leaderboards.html.reproduce import HEAD, TAIL
 from leaderboards.html.tables import board_table, cell_table
@@ -58,7 +59,7 @@ def payload(
 
 
 def _named(choices: Iterable[str]) -> dict[str, str]:
-    """What locks, or attacks, are called beside each other; by their canonical JSON."""
+    """What locks, or attacks, are called beside each other; by their JSON."""
     chosen = {text: json.loads(text) for text in dict.fromkeys(choices)}
     known = labels(list(chosen.values()))
     return {text: label_of(known, choice) for text, choice in chosen.items()}

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from harness.bill import Bill
 from harness.numbers.robustness import Cell
+from harness.records.items import SIDES
 from harness.records.record import Record
+from harness.records.sections import STAGES
 from leaderboards import units
 from leaderboards.cell_table import CellRow, row_of
 from leaderboards.formats import visible
@@ -21,9 +23,6 @@ from leaderboards.html.pool import NOTHING, Pool, quick_json, short
 from leaderboards.html.reproduce import section
 from leaderboards.html.tables import cell_numbers, cell_texts
 from leaderboards.summary import BILL_LINES
-
-STAGES = ("lock", "control", "undo", "search", "attack", "reference")
-SIDES = ("base", "locked", "attacked", "reference")
 
 Places = dict[str, int | list[int]]
 

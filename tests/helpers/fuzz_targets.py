@@ -206,7 +206,7 @@ def fuzz_leaderboard(data: bytes) -> None:
     from leaderboards.html.pool import script_json
     from leaderboards.load import Results
     from leaderboards.ranking import rank
-    from leaderboards.rows import board_rows, cell_rows
+    from leaderboards.rows import board_table, cell_rows
     from leaderboards.summary import cell_summary
     from leaderboards.verify import verify_cell
 
@@ -224,7 +224,7 @@ def fuzz_leaderboard(data: bytes) -> None:
     results = Results([Cell(record, rows), honest], [])
     for mismatch in verify_cell(results.cells[0]):
         assert str(mismatch)
-    for table in (board_rows(results), cell_rows(results)):
+    for table in (board_table(rank(results.cells), results.skipped), cell_rows(results)):
         for kind in FORMATS:
             text = render(table, kind)
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text), kind

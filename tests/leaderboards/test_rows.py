@@ -10,7 +10,7 @@ from harness.records.sections import Flag
 from leaderboards.cell_table import cells_of
 from leaderboards.load import Results, Skipped
 from leaderboards.ranking import kept_ratio, rank
-from leaderboards.rows import board_rows, cell_rows
+from leaderboards.rows import board_table, cell_rows
 from leaderboards.units import budget_label
 
 ERROR = (Flag(flag="unmoved", severity="error", detail="x"),)
@@ -104,7 +104,7 @@ def test_every_cell_has_a_row_whatever_its_outcome() -> None:
 
 
 def test_what_all_rows_share_moves_into_the_notes() -> None:
-    table = board_rows(Results(cells_for(dlr=0.5, none=1.0), [Skipped("junk", "partial")]))
+    table = board_table(rank(cells_for(dlr=0.5, none=1.0)), [Skipped("junk", "partial")])
     assert "model" not in [title for title, _ in table.columns]
     assert table.notes[0] == "model: tiny; task: python_source; budget: steps=100"
     assert "junk: skipped, partial" in table.notes

@@ -11,9 +11,8 @@ from record_factory import make_cell
 from harness.bill import Bill
 from harness.numbers.robustness import robustness
 from harness.records.sections import Flag
-from leaderboards.load import Results
 from leaderboards.ranking import rank
-from leaderboards.rows import board_rows
+from leaderboards.rows import board_table
 from leaderboards.soundness import contains, length_warnings
 
 FULL = ["embed.weight", "layers.0.attn.q.weight", "layers.0.mlp.up.weight"]
@@ -39,7 +38,7 @@ def test_a_superset_attack_that_loses_to_its_subset_is_under_tuned(name: str, ta
     (text,) = warned(*cells)
     assert text.startswith(f"full recovers clearly less than {name}")
     assert text.endswith("full is under-tuned")
-    assert any(f"warning: {text}" in note for note in board_rows(Results(cells, [])).notes)
+    assert any(f"warning: {text}" in note for note in board_table(rank(cells), []).notes)
 
 
 def test_a_superset_attack_that_wins_or_ties_is_sound() -> None:

@@ -190,7 +190,8 @@ def test_whatever_byte_is_changed_a_frame_that_is_known_tells_nothing_else(tmp_p
             table, items = both(path)
             assert table == items, (at, flip)
             outcomes.add(items)
-    assert len(outcomes) > 40  # scores, weights, names, seeds and models that were changed, and read
+    least = 50 if write is write_as_before else 40  # scores, weights, names, seeds and models, changed and read
+    assert len(outcomes) > least
 
 
 @settings(max_examples=15)
