@@ -43,10 +43,10 @@ def live(job: Job, place: Place, run: Work, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupted)
     end_with_parent()
-    from harness.quiet import quiet_libraries, stdout_kept
+    from harness.quiet import bars_without_semaphores, quiet_libraries, stdout_kept
 
     quiet_libraries()
-    _bars_without_semaphores()
+    bars_without_semaphores()
     with stdout_kept():
         pipe.send(run(job, place, Telling(job.id, pipe)))
     pipe.close()
@@ -76,15 +76,6 @@ def kill_group(leader: int) -> None:
             kill(leader, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue
-
-
-def _bars_without_semaphores() -> None:
-    """Give tqdm a lock of this process: its own is a system-wide semaphore, which outlives a process that is killed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return
-    tqdm.set_lock(threading.RLock())
 
 
 def _interrupted(*_: object) -> None:

@@ -105,6 +105,39 @@ def test_two_processes_give_the_record_that_one_gives(spec: Spec, tmp_path: Path
     assert items[0] == items[1]
 
 
+MANY_PIECES = """
+import multiprocessing.synchronize as locks, sys
+from pathlib import Path
+from harness.planning.ahead import Ahead
+from harness.progress import Progress
+from harness.spec import resolve
+from harness.tracking import Reporting
+
+if __name__ == "__main__":
+    def refuse(*_, **__):
+        raise AssertionError("a lock of the system's")
+    locks.SemLock.__init__ = refuse
+    ahead = Ahead(1, cache=Path(sys.argv[1]), data_dir=None, progress=Progress(quiet=True), reporting=Reporting())
+    ahead.start()
+    for seed in range(200):
+        ahead.take(resolve({"seed": seed}))
+    ahead.close()
+    print("closed")
+"""
+
+
+@pytest.mark.slow
+def test_pieces_that_nobody_took_keep_nobody_and_no_lock_is_the_systems(tmp_path: Path) -> None:
+    """A queue's pipe holds 64 kB: what waited to go through it kept the command from ending, and its locks leaked."""
+    script = tmp_path / "many.py"
+    script.write_text(MANY_PIECES)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "cache")], check=False, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.stdout == "closed\n", done.stderr
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 @pytest.mark.slow
 def test_what_fails_in_a_worker_is_recorded_as_if_alone(spec: Spec, tmp_path: Path) -> None:
     found, _ = record(command(spec, tmp_path / "small", 2, budget="memory=100KiB"))
