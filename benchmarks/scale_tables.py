@@ -20,10 +20,11 @@ def _read(data: Path, name: str) -> Any:
 
 
 def _chaos(found: Any, words: str = "") -> str:
-    command = f"`python benchmarks/chaos.py{words}`"
+    command = f"python benchmarks/chaos.py{words}"
     if found is None:
-        return f"Kills at random moments: not measured yet ({command})."
-    kills = found["kills"]
+        return f"Kills at random moments: not measured yet (`{command}`)."
+    kills, cells = found["kills"], found["cells_a_round"] // 2  # each cell with two seeds
+    command = f"`{command} --kills {sum(kills.values())} --cells {cells} --seed {found['seed']}`"
     what = ", ".join(f"{count} x {names}" for names, count in (
         ("a job", kills.get("job", 0)), ("a whole command", kills.get("command", 0)),
         ("the fork server", kills.get("server", 0)), ("a worker of Ray", kills.get("worker", 0)),
